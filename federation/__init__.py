@@ -1,0 +1,1 @@
+"""What two homeservers must agree on: the rules of Matrix, and the wire between servers."""

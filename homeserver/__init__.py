@@ -1,0 +1,1 @@
+"""Everything our own users see: HTTP, WebSocket, accounts, the room engine and sync."""

@@ -1,0 +1,1 @@
+"""Bytes, keys, positions and rows. Never parses an event."""
