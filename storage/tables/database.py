@@ -1,0 +1,275 @@
+"""PostgreSQL for the rest of the server: work runs in pool threads, each with its own connection.
+
+Three ways to ask, cheapest first:
+
+* ``fetch``, ``fetch_one``, ``execute``: one statement, which is its own transaction: one round trip;
+* ``run_single(work)``: a table function that executes exactly one statement;
+* ``run(work)``: any number of statements in one transaction.
+
+What may be repeated is repeated, what may not is not. A transaction that failed before its COMMIT was sent has changed
+nothing, so ``run`` does it again after a serialization failure, a deadlock or a lost connection: ``work`` must have no
+effect besides its SQL. When the connection breaks while a COMMIT or a single statement is under way, nobody knows the outcome:
+the caller gets DatabaseUnavailable (503).
+"""
+
+import queue
+import threading
+import time
+from typing import Any, Callable, Mapping, Sequence, TypeVar
+
+import psycopg2
+from psycopg2 import errors as pg_errors
+from psycopg2.extensions import cursor as Cursor
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from storage.tables.database_connection import Connection
+from storage.tables.database_cursor import SingleCursor, TransactionCursor
+from storage.tables.errors import DatabaseRefused, DatabaseUnavailable, TableError, UnstorableText
+
+__all__ = ["Cursor", "Database", "DatabaseRefused", "DatabaseUnavailable", "TableError", "UnstorableText"]
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Arguments = Sequence[Any] | Mapping[str, Any] | None
+
+MAX_WAITING = 5_000
+ATTEMPTS = 5
+_log = Logger()
+
+
+class Database:
+    """A pool of ``connections`` threads. Made on the reactor thread; all its methods are called there."""
+
+    def __init__(
+        self,
+        reactor: IReactorFromThreads,
+        parameters: Mapping[str, object],
+        *,
+        connections: int = 4,
+        patience: float = 2.0,
+        statement_timeout_ms: int = 30_000,
+    ) -> None:
+        """``parameters`` are libpq's; ``patience`` is how many seconds a call waits for a server that is away."""
+        self.parameters = dict(parameters)
+        self.on_outbox: Callable[[], None] | None = None  # called on the reactor after a commit that wrote to the outbox
+        self._reactor = reactor
+        self._size = connections
+        self._patience = patience
+        self._statement_timeout_ms = statement_timeout_ms
+        self._jobs: queue.SimpleQueue[Callable[["_Worker"], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._busy = 0
+        self._closed = False
+        self._away_until = 0.0
+
+    def run(self, work: Callable[[Cursor], T], *, retry_serialization: bool = True) -> "Deferred[T]":
+        """Do ``work(cursor)`` in one transaction (READ COMMITTED) and commit; fires with what ``work`` returned.
+
+        ``work`` runs in a pool thread and may run again (see above). What it raises rolls back and comes out unchanged.
+        """
+        attempts = ATTEMPTS if retry_serialization else 1
+        return self._submit(lambda worker: worker.transaction(work, attempts))
+
+    def run_single(self, work: Callable[[Cursor], T]) -> "Deferred[T]":
+        """Do ``work(cursor)``, which executes exactly one statement, without the round trip of a COMMIT."""
+        return self._submit(lambda worker: worker.single(work))
+
+    def fetch(self, sql: str, args: Arguments = None) -> "Deferred[list[Row]]":
+        """All rows that one statement returns."""
+        return self._submit(lambda worker: worker.single(lambda cur: (cur.execute(sql, args), cur.fetchall())[1]))
+
+    def fetch_one(self, sql: str, args: Arguments = None) -> "Deferred[Row | None]":
+        """The first row that one statement returns, or None."""
+        return self._submit(lambda worker: worker.single(lambda cur: (cur.execute(sql, args), cur.fetchone())[1]))
+
+    def execute(self, sql: str, args: Arguments = None) -> "Deferred[int]":
+        """Execute one statement; the number of rows that it touched."""
+        return self._submit(lambda worker: worker.single(lambda cur: (cur.execute(sql, args), cur.rowcount)[1]))
+
+    def close(self) -> "Deferred[None]":
+        """Finish what was handed in, then end threads and connections. Later calls get DatabaseUnavailable."""
+        done: Deferred[None] = Deferred()
+        self._closed = True
+        threads, self._threads = self._threads, []
+        for _ in threads:
+            self._jobs.put(None)
+
+        def wait() -> None:
+            for thread in threads:
+                thread.join()
+            self._reactor.callFromThread(done.callback, None)
+
+        threading.Thread(target=wait, name="database close").start()
+        return done
+
+    def stats(self) -> dict[str, int]:
+        """Gauges for metrics: open threads, calls waiting or running."""
+        return {"connections": len(self._threads), "calls": self._busy}
+
+    def _submit(self, job: Callable[["_Worker"], T]) -> "Deferred[T]":
+        deferred: Deferred[T] = Deferred(_forget)
+        if self._closed:
+            deferred.errback(DatabaseUnavailable("The server is shutting down"))
+            return deferred
+        if self._busy >= MAX_WAITING:
+            deferred.errback(DatabaseUnavailable("The database is too busy; try again"))
+            return deferred
+        if self._busy >= len(self._threads) < self._size:
+            self._start_thread()
+        self._busy += 1
+        self._jobs.put(lambda worker: self._perform(worker, job, deferred))
+        return deferred
+
+    def _start_thread(self) -> None:
+        worker = _Worker(self)
+        thread = threading.Thread(target=worker.loop, name=f"database {len(self._threads)}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _perform(self, worker: "_Worker", job: Callable[["_Worker"], T], deferred: "Deferred[T]") -> None:
+        result: T | Failure
+        try:
+            result = job(worker)
+        except BaseException as problem:
+            result = Failure(problem)
+        outbox, worker.outbox_written = worker.outbox_written, False
+        self._reactor.callFromThread(self._deliver, deferred, result, outbox)
+
+    def _deliver(self, deferred: "Deferred[T]", result: Any, outbox: bool) -> None:
+        self._busy -= 1
+        if outbox and self.on_outbox is not None:
+            self.on_outbox()
+        deferred.callback(result)  # a Failure becomes an errback
+
+
+def _forget(_deferred: "Deferred[Any]") -> None:
+    """Cancelling leaves the SQL to finish by itself: Twisted drops the late answer."""
+
+
+class _Worker:
+    """What one pool thread does; everything here runs in that thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+        self.outbox_written = False
+
+    def loop(self) -> None:
+        """Take jobs until told to stop."""
+        jobs = self._database._jobs
+        while (job := jobs.get()) is not None:
+            job(self)
+            del job  # or an idle thread would keep the last answer alive
+        if self._connection is not None:
+            self._connection.close()
+
+    def transaction(self, work: Callable[[Cursor], T], attempts: int) -> T:
+        """``work`` within BEGIN … COMMIT, repeated as long as that cannot do it twice."""
+        for attempt in range(1, attempts + 1):
+            connection = self._connected()
+            cursor = connection.raw.cursor(cursor_factory=TransactionCursor)
+            try:
+                result = work(cursor)
+            except (pg_errors.SerializationFailure, pg_errors.DeadlockDetected):
+                self._roll_back(cursor)
+                if attempt == attempts:
+                    raise
+                time.sleep(0.01 * attempt)
+                continue
+            except psycopg2.Error as problem:
+                if not _lost(connection, problem):
+                    self._roll_back(cursor)
+                    raise
+                self._drop()
+                if attempt >= min(attempts, 2):
+                    raise DatabaseUnavailable() from problem
+                continue
+            except BaseException:
+                self._roll_back(cursor)
+                raise
+            try:
+                self._commit(connection, cursor)
+            except (pg_errors.SerializationFailure, pg_errors.DeadlockDetected):
+                if attempt == attempts:
+                    raise
+                continue
+            return result
+        raise DatabaseUnavailable()
+
+    def single(self, work: Callable[[Cursor], T]) -> T:
+        """``work`` with its one statement in autocommit."""
+        connection = self._connected()
+        cursor = connection.raw.cursor(cursor_factory=SingleCursor)
+        try:
+            return work(cursor)
+        except psycopg2.Error as problem:
+            if not _lost(connection, problem):
+                raise
+            self._drop()
+            raise DatabaseUnavailable() from problem
+        finally:
+            cursor.close()
+
+    def _commit(self, connection: Connection, cursor: TransactionCursor) -> None:
+        if not cursor.begun:
+            return
+        try:
+            cursor.execute("COMMIT")
+        except psycopg2.Error as problem:
+            if not _lost(connection, problem):
+                raise  # a deferred constraint or a serialization failure: rolled back
+            self._drop()
+            raise DatabaseUnavailable("The database went away during the commit; whether it happened is not known") from problem
+        if cursor.statusmessage != "COMMIT":  # `work` swallowed the error of a statement
+            raise RuntimeError("The transaction was rolled back because a statement in it failed")
+        self.outbox_written = cursor.outbox_written
+        cursor.close()
+
+    def _roll_back(self, cursor: TransactionCursor) -> None:
+        if not cursor.begun:
+            return
+        try:
+            cursor.execute("ROLLBACK")
+            cursor.close()
+        except psycopg2.Error:
+            self._drop()
+
+    def _connected(self) -> Connection:
+        connection = self._connection
+        if connection is not None:
+            if connection.alive():
+                return connection
+            self._drop()
+        self._connection = connection = self._connect()
+        return connection
+
+    def _connect(self) -> Connection:
+        database = self._database
+        start = time.monotonic()
+        if start < database._away_until:
+            raise DatabaseUnavailable()
+        while True:
+            try:
+                return Connection(database.parameters, database._statement_timeout_ms)
+            except (psycopg2.Error, DatabaseRefused) as problem:
+                now = time.monotonic()
+                if database._closed or isinstance(problem, DatabaseRefused) or now - start > database._patience:
+                    _log.error("cannot connect to PostgreSQL: {reason}", reason=str(problem).strip())
+                    database._away_until = now + 0.5
+                    raise DatabaseUnavailable() from problem
+                time.sleep(0.1)
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _lost(connection: Connection, problem: psycopg2.Error) -> bool:
+    """Whether ``problem`` means that the connection is gone, rather than that SQL failed."""
+    return bool(connection.raw.closed) or isinstance(
+        problem, (pg_errors.AdminShutdown, pg_errors.CrashShutdown, pg_errors.CannotConnectNow)
+    )
