@@ -1,0 +1,105 @@
+"""End-to-end encryption keys of devices: upload, query, claim and changes."""
+
+from typing import Any, Protocol
+
+import msgspec
+
+from federation.rules.errors import MatrixError
+from homeserver.keys.lookup import MAX_TIMEOUT_MS, KeyLookup
+from homeserver.keys.publish import KeyPublisher
+from homeserver.web.call import Call, Requester
+from homeserver.web.router import Route
+
+DEFAULT_TIMEOUT_MS = 10_000
+
+
+class UploadRequest(msgspec.Struct):
+    """`POST /keys/upload`. The second name of the fallback keys is what clients sent before they were standard."""
+
+    device_keys: dict[str, Any] | None = None
+    one_time_keys: dict[str, Any] | None = None
+    fallback_keys: dict[str, Any] | None = None
+    unstable_fallback_keys: dict[str, Any] | None = msgspec.field(
+        name="org.matrix.msc2732.fallback_keys", default=None
+    )
+
+
+class QueryRequest(msgspec.Struct):
+    """`POST /keys/query`."""
+
+    device_keys: dict[str, list[str]]
+    timeout: int = DEFAULT_TIMEOUT_MS
+
+
+class ClaimRequest(msgspec.Struct):
+    """`POST /keys/claim`."""
+
+    one_time_keys: dict[str, dict[str, str]]
+    timeout: int = DEFAULT_TIMEOUT_MS
+
+
+class KeyChanges(Protocol):
+    """Who changed keys between two sync tokens."""
+
+    async def between_tokens(self, user_id: str, from_token: str, to_token: str) -> tuple[list[str], list[str]]:
+        """``(changed, left)`` as in `/sync`. Raises MatrixError 400 for what is no sync token."""
+
+
+class Keys:
+    """The endpoints of `keys.yaml` (Client-Server API, "Key management API")."""
+
+    def __init__(self, publisher: KeyPublisher, lookup: KeyLookup, changes: KeyChanges) -> None:
+        self._publisher = publisher
+        self._lookup = lookup
+        self._changes = changes
+
+    def routes(self) -> list[Route]:
+        """The routes of this module."""
+        return [
+            Route("POST", "/_matrix/client/v3/keys/upload", self.upload),
+            # The path of older clients; the device they name has to be their own.
+            Route("POST", "/_matrix/client/v3/keys/upload/{deviceId}", self.upload),
+            Route("POST", "/_matrix/client/v3/keys/query", self.query),
+            Route("POST", "/_matrix/client/v3/keys/claim", self.claim),
+            Route("GET", "/_matrix/client/v3/keys/changes", self.changes),
+        ]
+
+    async def upload(self, call: Call) -> dict[str, Any]:
+        """Publish identity, one-time and fallback keys of the requesting device."""
+        requester = call.requester
+        device_id = device_of(requester)
+        if call.params.get("deviceId", device_id) != device_id:
+            raise MatrixError(400, "M_INVALID_PARAM", "Keys can only be uploaded for the device of the access token")
+        body = call.json(UploadRequest)
+        fallback = body.fallback_keys if body.fallback_keys is not None else body.unstable_fallback_keys
+        counts = await self._publisher.upload(
+            requester.user_id, device_id, body.device_keys, body.one_time_keys or {}, fallback or {}
+        )
+        return {"one_time_key_counts": counts}
+
+    async def query(self, call: Call) -> dict[str, Any]:
+        """Device and cross-signing keys of the users named."""
+        body = call.json(QueryRequest)
+        timeout = min(max(body.timeout, 0), MAX_TIMEOUT_MS)
+        return await self._lookup.query(call.requester.user_id, body.device_keys, timeout)
+
+    async def claim(self, call: Call) -> dict[str, Any]:
+        """One one-time (or fallback) key of each device named."""
+        body = call.json(ClaimRequest)
+        timeout = min(max(body.timeout, 0), MAX_TIMEOUT_MS)
+        return await self._lookup.claim(body.one_time_keys, timeout)
+
+    async def changes(self, call: Call) -> dict[str, Any]:
+        """Users whose keys changed between two sync tokens, and those whose keys no longer matter."""
+        from_token, to_token = call.query("from"), call.query("to")
+        if not from_token or not to_token:
+            raise MatrixError(400, "M_MISSING_PARAM", "'from' and 'to' have to be given")
+        changed, left = await self._changes.between_tokens(call.requester.user_id, from_token, to_token)
+        return {"changed": changed, "left": left}
+
+
+def device_of(requester: Requester) -> str:
+    """The device of the access token. Raises MatrixError 400 when the token has none (application services)."""
+    if requester.device_id is None:
+        raise MatrixError(400, "M_INVALID_PARAM", "This needs an access token that belongs to a device")
+    return requester.device_id
