@@ -1,0 +1,209 @@
+"""The feed: how far the log is visible, what came last, and who waits for it.
+
+The log calls ``release`` with every group of entries that became durable, in the order of their positions. The feed
+remembers the newest entries (a *ring*), the last position of each room, user and device, tells the followers, and
+then wakes those whom an entry concerns: members of its room, its user, its device.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from storage.log.append import Entry, Kind
+
+PRIVATE = b"private"
+"""``ref`` of a RECEIPT entry that concerns its owner alone."""
+
+WAKE_CHUNK = 64
+"""How many waiters are woken in one turn of the reactor."""
+
+Follower = Callable[[Sequence[Entry]], None]
+
+
+class Audience(Protocol):
+    """Who is joined where; the membership cache, which must already know of the entries being released."""
+
+    def joined_users(self, room_id: str) -> "set[str]":
+        """The users joined to a room: a live set, not to be changed."""
+
+    def joined_rooms(self, user_id: str) -> "Iterable[str]":
+        """The rooms that a user is joined to."""
+
+
+class Waiter:
+    """One wait of one device for anything that concerns it."""
+
+    __slots__ = ("deferred", "device_id", "timer", "user_id")
+
+    def __init__(self, user_id: str, device_id: str | None) -> None:
+        self.user_id = user_id
+        self.device_id = device_id
+        self.deferred: Deferred[bool] = Deferred()
+        self.timer: IDelayedCall | None = None
+
+
+class Feed:
+    """Positions, recent entries and wake-ups. Belongs to the reactor thread."""
+
+    def __init__(self, clock: IReactorTime, audience: Audience, position: int = 0, ring_size: int = 8192) -> None:
+        """``position`` is the newest released position when the server starts."""
+        self._clock = clock
+        self._audience = audience
+        self._ring: list[Entry] = []
+        self._ring_size = ring_size
+        self._floor = position
+        self._followers: list[Follower] = []
+        self._waiting: dict[str, set[Waiter]] = {}
+        self._log = Logger()
+        self.start_position = position
+        self.position = position
+        self.room_events: dict[str, int] = {}
+        self.room_receipts: dict[str, int] = {}
+        self.room_typing: dict[str, int] = {}
+        self.user_account_data: dict[str, int] = {}
+        self.user_presence: dict[str, int] = {}
+        self.device_lists: dict[str, int] = {}
+        self.inboxes: dict[tuple[str, str], int] = {}
+
+    def follow(self, follower: Follower) -> None:
+        """Call ``follower`` with every group of released entries, before anybody waiting is woken.
+
+        Followers are called in the order in which they were added; one that raises does not stop the others.
+        """
+        self._followers.append(follower)
+
+    def unfollow(self, follower: Follower) -> None:
+        """Stop calling ``follower``."""
+        self._followers.remove(follower)
+
+    def release(self, position: int, entries: Sequence[Entry]) -> None:
+        """Make everything up to ``position`` visible. Set as the log's ``on_release``."""
+        self._ring.extend(entries)
+        if len(self._ring) > 2 * self._ring_size:
+            self._floor = self._ring[-self._ring_size - 1].position
+            del self._ring[: -self._ring_size]
+        self.position = position
+        for entry in entries:
+            self._note(entry)
+        for follower in self._followers:
+            try:
+                follower(entries)
+            except Exception:
+                self._log.failure("A follower failed on positions up to {position}", position=position)
+        if self._waiting:
+            self._wake(entries)
+
+    def entries_after(self, position: int) -> Sequence[Entry] | None:
+        """The released entries after ``position``, oldest first; None when the ring does not reach back so far."""
+        if position < self._floor:
+            return None
+        return self._ring[bisect_right(self._ring, position, key=_position) :]
+
+    def wait(self, user_id: str, device_id: str | None, after: int, timeout: float) -> Deferred[bool]:
+        """Wait until something after position ``after`` may concern this device.
+
+        Fires with True when something does (it may still turn out to be filtered away) and with False after ``timeout``
+        seconds. Cancelling it ends the wait.
+        """
+        if self.position > after:
+            return succeed(True)
+        waiter = Waiter(user_id, device_id)
+        waiter.deferred = Deferred(lambda _: self._forget(waiter))
+        waiter.timer = self._clock.callLater(max(0.0, timeout), self._expire, waiter)
+        self._waiting.setdefault(user_id, set()).add(waiter)
+        return waiter.deferred
+
+    def wake_user(self, user_id: str) -> None:
+        """End every wait of a user, for instance because their session was revoked."""
+        self._fire(list(self._waiting.get(user_id, ())))
+
+    @property
+    def waiting(self) -> int:
+        """How many devices are waiting."""
+        return sum(map(len, self._waiting.values()))
+
+    def _note(self, entry: Entry) -> None:
+        kind, position = entry.kind, entry.position
+        if kind == Kind.EVENT:
+            self.room_events[entry.room_id] = position
+        elif kind == Kind.RECEIPT:
+            self.room_receipts[entry.room_id] = position
+        elif kind == Kind.TYPING:
+            self.room_typing[entry.room_id] = position
+        elif kind == Kind.ACCOUNT_DATA:
+            self.user_account_data[entry.user_id] = position
+        elif kind == Kind.PRESENCE:
+            self.user_presence[entry.user_id] = position
+        elif kind == Kind.DEVICE_LIST:
+            self.device_lists[entry.user_id] = position
+        elif kind == Kind.TO_DEVICE:
+            self.inboxes[entry.user_id, entry.device_id] = position
+
+    def _wake(self, entries: Sequence[Entry]) -> None:
+        woken: dict[Waiter, None] = {}
+        waiting = self._waiting
+        for entry in entries:
+            device_id = entry.device_id if entry.kind in _DEVICE_KINDS else ""
+            for user_id in self.concerned(entry, waiting.keys()):
+                for waiter in waiting.get(user_id, ()):
+                    if not device_id or waiter.device_id == device_id:
+                        woken[waiter] = None
+        self._fire(list(woken))
+
+    def concerned(self, entry: Entry, candidates: "Iterable[str]") -> Iterable[str]:
+        """Which of the candidates (a dict's keys or a set of user ids) an entry concerns."""
+        kind = entry.kind
+        if kind == Kind.EVENT:
+            users = self._audience.joined_users(entry.room_id) & candidates  # type: ignore[operator]
+            target = getattr(entry.note, "target", None)
+            if target is not None and target in candidates:  # type: ignore[operator]
+                users.add(target)
+            return users
+        if kind == Kind.TYPING or (kind == Kind.RECEIPT and entry.ref != PRIVATE):
+            return self._audience.joined_users(entry.room_id) & candidates  # type: ignore[operator]
+        if kind in _SHARED_KINDS:
+            return self.sharing(entry.user_id, candidates)
+        return (entry.user_id,)
+
+    def sharing(self, user_id: str, candidates: "Iterable[str]") -> set[str]:
+        """Which of the candidates share a room with the user; the user too."""
+        users: set[str] = {user_id}
+        for room_id in self._audience.joined_rooms(user_id):
+            users |= self._audience.joined_users(room_id) & candidates  # type: ignore[operator]
+        return users
+
+    def _fire(self, waiters: list[Waiter]) -> None:
+        for waiter in waiters[:WAKE_CHUNK]:
+            if self._forget(waiter):
+                waiter.deferred.callback(True)
+        if len(waiters) > WAKE_CHUNK:
+            self._clock.callLater(0, self._fire, waiters[WAKE_CHUNK:])
+
+    def _expire(self, waiter: Waiter) -> None:
+        waiter.timer = None
+        if self._forget(waiter):
+            waiter.deferred.callback(False)
+
+    def _forget(self, waiter: Waiter) -> bool:
+        """Take a waiter off the list; False when it was not on it."""
+        waiters = self._waiting.get(waiter.user_id)
+        if waiters is None or waiter not in waiters:
+            return False
+        waiters.discard(waiter)
+        if not waiters:
+            del self._waiting[waiter.user_id]
+        if waiter.timer is not None and waiter.timer.active():
+            waiter.timer.cancel()
+        return True
+
+
+_DEVICE_KINDS = frozenset({Kind.TO_DEVICE, Kind.KEY_COUNTS})
+_SHARED_KINDS = frozenset({Kind.PRESENCE, Kind.DEVICE_LIST})
+
+
+def _position(entry: Entry) -> int:
+    return entry.position
