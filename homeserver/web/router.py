@@ -1,0 +1,161 @@
+"""From a call to its answer: find the route, know the caller, check the rate limit, run the handler.
+
+Everything that goes wrong on the way becomes a Matrix error object here, and nowhere else.
+Specification: Client-Server API, "API Standards" and "Client authentication".
+"""
+
+from collections.abc import Awaitable, Iterable
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from federation.rules.errors import MatrixError
+from homeserver.web.call import Answer, Call, Requester, error_answer
+from homeserver.web.faults import describe_fault
+from homeserver.web.limits import Limits
+from homeserver.web.routes import Auth, Route, RouteTable
+
+__all__ = ["CORS_HEADERS", "Auth", "Authenticator", "Route", "Router"]
+
+log = Logger()
+
+# Specification: "Web Browser Clients". Tokens travel in a header that scripts set on purpose, never in
+# cookies, so any page may call.
+CORS_HEADERS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, DELETE, OPTIONS",
+    "Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization, Date",
+    "Access-Control-Expose-Headers": "Retry-After",
+}
+
+
+class Authenticator(Protocol):
+    """Knows access tokens."""
+
+    def authenticate(self, token: str, address: str, user_agent: str) -> Requester | Awaitable[Requester]:
+        """Whose token it is; at once when the session is in memory.
+
+        Raises MatrixError 401 M_UNKNOWN_TOKEN (with `soft_logout` where it applies), 403 M_USER_LOCKED and
+        the like.
+        """
+
+
+class Router:
+    """Answers calls from a table of routes."""
+
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        authenticator: Authenticator,
+        limits: Limits,
+        query_access_token: bool = False,
+    ) -> None:
+        """`query_access_token` also takes ``?access_token=``, for software from before Matrix 1.11."""
+        self.table = RouteTable(routes)
+        self._authenticator = authenticator
+        self._limits = limits
+        self._query_access_token = query_access_token
+
+    def body_limit(self, method: str, raw_path: str) -> int:
+        """How many bytes of body the route takes, for refusing more while they arrive. 0 for an unknown
+        route.
+        """
+        try:
+            return self.table.find(method, raw_path)[0].body_limit
+        except MatrixError:
+            return 0
+
+    async def handle(self, call: Call) -> Answer:
+        """The answer to a call. Never raises for what a caller or a handler did wrong."""
+        outcome = self.start(call)
+        return outcome if isinstance(outcome, Answer) else await outcome
+
+    def start(self, call: Call) -> "Answer | Deferred[Answer]":
+        """Like `handle`, without a coroutine or Deferred where the answer is there at once."""
+        if call.method == "OPTIONS":
+            return Answer(200, {})
+        try:
+            route, call.params = self.table.find(call.method, call.raw_path)
+            if route.auth is not Auth.NONE:
+                requester = self._requester(call, route.auth)
+                if requester is not None and not isinstance(requester, Requester):
+                    return Deferred.fromCoroutine(self._finish_authenticated(call, route, requester))
+                if requester is not None:
+                    admit(call, route.auth, requester)
+            result = self._run(call, route)
+            if type(result) is dict:
+                return Answer(200, result)
+            if isinstance(result, Answer):
+                return result
+            return Deferred.fromCoroutine(self._finish(call, result))
+        except MatrixError as error:
+            return error_answer(error)
+        except Exception as error:
+            return fault_answer(call, error)
+
+    def _requester(self, call: Call, auth: Auth) -> Requester | Awaitable[Requester] | None:
+        token = self._token(call)
+        if token is None:
+            if auth is Auth.OPTIONAL:
+                return None
+            raise MatrixError(401, "M_MISSING_TOKEN", "Missing access token")
+        call.token = token
+        return self._authenticator.authenticate(token, call.address, call.user_agent)
+
+    def _token(self, call: Call) -> str | None:
+        """RFC 6750 section 2.1; an empty token counts as missing."""
+        header = call.headers.get("authorization")
+        if header is not None:
+            scheme, _, token = header.partition(" ")
+            if scheme.lower() == "bearer":
+                return token.strip() or None
+        elif self._query_access_token:
+            return call.query("access_token") or None
+        return None
+
+    def _run(self, call: Call, route: Route) -> Any:
+        if route.limit is not None:
+            sender = call.sender
+            if sender is None:
+                self._limits.take(route.limit, call.address)
+            elif not sender.unlimited:
+                self._limits.take(route.limit, sender.user_id)
+        return route.handler(call)
+
+    async def _finish_authenticated(
+        self, call: Call, route: Route, requester: Awaitable[Requester]
+    ) -> Answer:
+        try:
+            admit(call, route.auth, await requester)
+            result = self._run(call, route)
+        except MatrixError as error:
+            return error_answer(error)
+        except Exception as error:
+            return fault_answer(call, error)
+        return await self._finish(call, result)
+
+    async def _finish(self, call: Call, result: Any) -> Answer:
+        try:
+            if not isinstance(result, dict | Answer):
+                result = await result
+        except MatrixError as error:
+            return error_answer(error)
+        except Exception as error:
+            return fault_answer(call, error)
+        return result if isinstance(result, Answer) else Answer(200, result)
+
+
+def admit(call: Call, auth: Auth, requester: Requester) -> None:
+    """Let the requester through to a route, or raise MatrixError 403."""
+    if requester.is_guest and auth is Auth.USER:
+        raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests cannot do this")
+    if auth is Auth.SERVER_ADMIN and not requester.is_admin:
+        raise MatrixError(403, "M_FORBIDDEN", "Only administrators of this server can do this")
+    call.sender = requester
+
+
+def fault_answer(call: Call, error: BaseException) -> Answer:
+    """A fault of ours: logged in full except for what the caller sent, answered without detail."""
+    log.error("{fault}", fault=describe_fault(call, error))
+    return Answer(500, {"errcode": "M_UNKNOWN", "error": "Internal server error"})
