@@ -51,8 +51,12 @@ class Database:
         connections: int = 4,
         patience: float = 2.0,
         statement_timeout_ms: int = 30_000,
+        after_close: Callable[[], None] | None = None,
     ) -> None:
-        """``parameters`` are libpq's; ``patience`` is how many seconds a call waits for a server that is away."""
+        """``parameters`` are libpq's; ``patience`` is how many seconds a call waits for a server that is away.
+
+        ``after_close`` runs (in a thread) once ``close`` has closed the last connection.
+        """
         self.parameters = dict(parameters)
         self.on_outbox: Callable[[], None] | None = None  # called on the reactor after a commit that wrote to the outbox
         self._reactor = reactor
@@ -62,6 +66,7 @@ class Database:
         self._jobs: queue.SimpleQueue[Callable[["_Worker"], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._busy = 0
+        self._after_close = after_close
         self._closed = False
         self._away_until = 0.0
 
@@ -93,6 +98,7 @@ class Database:
         """Finish what was handed in, then end threads and connections. Later calls get DatabaseUnavailable."""
         done: Deferred[None] = Deferred()
         self._closed = True
+        after_close, self._after_close = self._after_close, None
         threads, self._threads = self._threads, []
         for _ in threads:
             self._jobs.put(None)
@@ -100,6 +106,8 @@ class Database:
         def wait() -> None:
             for thread in threads:
                 thread.join()
+            if after_close is not None:
+                after_close()
             self._reactor.callFromThread(done.callback, None)
 
         threading.Thread(target=wait, name="database close").start()
