@@ -7,7 +7,7 @@ import msgspec
 from federation.rules.errors import MatrixError
 from homeserver.keys.cross_signing import USAGES, CrossSigning
 from homeserver.web.call import Call
-from homeserver.web.router import Route
+from homeserver.web.routes import Route
 
 
 class UploadKeysRequest(msgspec.Struct):

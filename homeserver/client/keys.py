@@ -8,7 +8,7 @@ from federation.rules.errors import MatrixError
 from homeserver.keys.lookup import MAX_TIMEOUT_MS, KeyLookup
 from homeserver.keys.publish import KeyPublisher
 from homeserver.web.call import Call, Requester
-from homeserver.web.router import Route
+from homeserver.web.routes import Route
 
 DEFAULT_TIMEOUT_MS = 10_000
 
