@@ -6,7 +6,7 @@ import msgspec
 
 from federation.rules.errors import MatrixError
 from homeserver.keys.cross_signing import USAGES, CrossSigning
-from homeserver.web.call import Call
+from homeserver.web.call import Answer, Call
 from homeserver.web.routes import Route
 
 
@@ -21,8 +21,8 @@ class UploadKeysRequest(msgspec.Struct):
 class InteractiveAuthentication(Protocol):
     """Asks the user to prove once more who they are (Client-Server API, "User-Interactive Authentication")."""
 
-    async def confirm(self, call: Call, operation: str) -> None:
-        """Returns when the call is authorised. Raises the 401 that tells the client what to do next."""
+    async def require(self, call: Call, operation: str) -> Answer | None:
+        """None when the call is authorised, else the 401 that tells the client what to do next."""
 
 
 class CrossSigningKeys:
@@ -39,7 +39,7 @@ class CrossSigningKeys:
             Route("POST", "/_matrix/client/v3/keys/signatures/upload", self.upload_signatures),
         ]
 
-    async def upload_keys(self, call: Call) -> dict[str, Any]:
+    async def upload_keys(self, call: Call) -> dict[str, Any] | Answer:
         """Publish cross-signing keys; replacing existing ones takes interactive authentication."""
         requester = call.requester
         body = call.json(UploadKeysRequest)
@@ -47,7 +47,9 @@ class CrossSigningKeys:
         uploaded = {usage: key for usage, key in zip(USAGES, given, strict=True) if key is not None}
         authenticated = requester.app_service is not None
         if not authenticated and await self._cross_signing.needs_authentication(requester.user_id, uploaded):
-            await self._authentication.confirm(call, "upload cross-signing keys")
+            challenge = await self._authentication.require(call, "upload cross-signing keys")
+            if challenge is not None:
+                return challenge
             authenticated = True
         await self._cross_signing.upload_keys(requester.user_id, uploaded, authenticated=authenticated)
         return {}

@@ -12,17 +12,13 @@ from storage.tables import outbox
 KIND = "device_list"
 
 
-def record_change(
-    cur: Cursor, user_id: str, *, deleted_devices: list[str] | None = None, only_for: str | None = None
-) -> None:
+def record_change(cur: Cursor, user_id: str, *, only_for: str | None = None) -> None:
     """Tell everybody who shares a room with ``user_id`` (or ``only_for`` alone) that the keys are to be fetched again.
 
-    To be called inside the transaction of the change: new, renamed or deleted device, other device keys, other
-    cross-signing keys, new signatures. The inboxes of ``deleted_devices`` are emptied by the follower.
+    To be called inside the transaction of the change: other device keys, other cross-signing keys, new signatures.
+    New, renamed and deleted devices have rows of their own kinds, written by those who change them.
     """
     payload: dict[str, Any] = {"user_id": user_id}
-    if deleted_devices:
-        payload["deleted_devices"] = deleted_devices
     if only_for is not None:
         payload["only_for"] = only_for
     outbox.add(cur, KIND, payload)

@@ -71,6 +71,8 @@ class OutboxFollower:
         self._stopped = True
 
     async def _drain(self) -> None:
+        # What was submitted before is durable after this, so that the snapshots below show all of it.
+        await self._log.append(self._log.begin())
         skipped = 0
         while rows := await self._database.run_single(lambda cur: outbox.pending(cur, ROWS_AT_ONCE)):
             known = [row for row in rows if row.kind in self._bring]

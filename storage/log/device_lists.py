@@ -1,0 +1,45 @@
+"""When somebody's devices or keys last changed.
+
+For each user only the last change is kept in the index: whoever has to hear of an earlier one hears of that. Some changes are
+seen by one person alone (what they signed of other people's keys); those are kept as they come.
+"""
+
+from collections.abc import Iterator
+
+from storage.log.append import Batch, Kind
+from storage.log.catalog import DEVICE_LIST_POSITIONS, DEVICE_LISTS
+from storage.log.keys import from_u64, part, u64
+from storage.log.view import Snapshot, View
+
+_SEPARATOR = b"\0"
+
+
+def put_change(batch: Batch, user_id: str) -> int:
+    """The devices or keys of a user changed, for everybody; returns the position."""
+    position = batch.entry(Kind.DEVICE_LIST, user_id=user_id)
+    earlier = batch.get(DEVICE_LISTS, part(user_id))
+    if earlier is not None:
+        batch.delete(DEVICE_LIST_POSITIONS, earlier)
+    batch.put(DEVICE_LISTS, part(user_id), u64(position))
+    batch.put(DEVICE_LIST_POSITIONS, u64(position), user_id.encode())
+    return position
+
+
+def put_private_change(batch: Batch, user_id: str, viewer: str) -> int:
+    """The keys of ``user_id`` look different to ``viewer`` alone. The entry's ``ref`` is the user, its user the viewer."""
+    position = batch.entry(Kind.DEVICE_LIST, user_id=viewer, ref=user_id.encode())
+    batch.put(DEVICE_LIST_POSITIONS, u64(position), user_id.encode() + _SEPARATOR + viewer.encode())
+    return position
+
+
+def changes_between(snapshot: Snapshot, after: int, upto: int) -> Iterator[tuple[str, str | None]]:
+    """``(user ID, viewer or None for everybody)`` of changes after ``after`` up to and including ``upto``."""
+    for _, value in snapshot.range(DEVICE_LIST_POSITIONS, u64(after + 1), u64(upto + 1)):
+        user_id, _, viewer = value.partition(_SEPARATOR)
+        yield user_id.decode(), viewer.decode() or None
+
+
+def last_change(view: View, user_id: str) -> int | None:
+    """The position of a user's last change, None when there never was one."""
+    value = view.get(DEVICE_LISTS, part(user_id))
+    return None if value is None else from_u64(value)
