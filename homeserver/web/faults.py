@@ -10,13 +10,13 @@ from homeserver.web.call import Call
 MAX_PLANTED = 1000
 
 
-def describe_fault(call: Call, error: BaseException) -> str:
+def describe_fault(call: Call, error: BaseException | None) -> str:
     """A traceback without values. Exception messages may quote values: what the call carried is blanked in
     them.
     """
     lines = [f"{call.method} {blank(call.raw_path, secrets_of(call))} failed"]
     secrets = secrets_of(call)
-    link: BaseException | None = error
+    link = error
     for _ in range(5):
         if link is None:
             break

@@ -50,21 +50,24 @@ class Router:
         authenticator: Authenticator,
         limits: Limits,
         query_access_token: bool = False,
+        body_limit: int = 1024 * 1024,
     ) -> None:
-        """`query_access_token` also takes ``?access_token=``, for software from before Matrix 1.11."""
+        """`body_limit` (bytes) holds for routes without their own. `query_access_token` also takes
+        ``?access_token=``, for software from before Matrix 1.11.
+        """
         self.table = RouteTable(routes)
         self._authenticator = authenticator
         self._limits = limits
+        self._body_limit = body_limit
         self._query_access_token = query_access_token
 
     def body_limit(self, method: str, raw_path: str) -> int:
-        """How many bytes of body the route takes, for refusing more while they arrive. 0 for an unknown
-        route.
-        """
+        """How many bytes of body the route takes, for refusing more while they arrive."""
         try:
-            return self.table.find(method, raw_path)[0].body_limit
+            limit = self.table.find(method, raw_path)[0].body_limit
         except MatrixError:
-            return 0
+            limit = None
+        return self._body_limit if limit is None else limit
 
     async def handle(self, call: Call) -> Answer:
         """The answer to a call. Never raises for what a caller or a handler did wrong."""
@@ -155,7 +158,7 @@ def admit(call: Call, auth: Auth, requester: Requester) -> None:
     call.sender = requester
 
 
-def fault_answer(call: Call, error: BaseException) -> Answer:
+def fault_answer(call: Call, error: BaseException | None) -> Answer:
     """A fault of ours: logged in full except for what the caller sent, answered without detail."""
     log.error("{fault}", fault=describe_fault(call, error))
     return Answer(500, {"errcode": "M_UNKNOWN", "error": "Internal server error"})

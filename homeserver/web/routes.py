@@ -28,17 +28,14 @@ class Auth(Enum):
     """Administrators of this server."""
 
 
-DEFAULT_BODY_LIMIT = 1024 * 1024
-
-
 @dataclass(frozen=True, slots=True)
 class Route:
     """One operation. `path` is the specification's full path, ``/_matrix/client/v3/rooms/{roomId}/leave``.
 
     `handler` takes the `Call` and returns a dict (200) or an `Answer`, or a coroutine of them. `limit`
     names the rate limit that each call takes a token from, by user or, without one, by address.
-    `body_limit` is in bytes. `aliases` are further full paths with the same parameters (unstable prefixes,
-    older versions).
+    `body_limit` is in bytes, None for the server's usual one. `aliases` are further full paths with the
+    same parameters (unstable prefixes, older versions).
     """
 
     method: str
@@ -46,7 +43,7 @@ class Route:
     handler: Callable[[Any], Any]
     auth: Auth = Auth.USER
     limit: str | None = None
-    body_limit: int = DEFAULT_BODY_LIMIT
+    body_limit: int | None = None
     aliases: tuple[str, ...] = ()
 
 
