@@ -28,15 +28,20 @@ def insert_token(cur: Cursor, row: RegistrationTokenRow) -> bool:
     return cur.rowcount == 1
 
 
-def token_is_valid(cur: Cursor, token: str, now: int) -> bool:
-    """True when the token could be used at ``now``."""
-    cur.execute(f"SELECT 1 FROM registration_tokens WHERE token = %s AND {_VALID}", (token, now))
-    return cur.fetchone() is not None
+def valid_token(cur: Cursor, token: str, now: int) -> RegistrationTokenRow | None:
+    """The token when it could be used at ``now``."""
+    cur.execute(
+        "SELECT token, uses_allowed, completed, expires_ts, makes_admin FROM registration_tokens"
+        f" WHERE token = %s AND {_VALID}",
+        (token, now),
+    )
+    row = cur.fetchone()
+    return RegistrationTokenRow(*row) if row else None
 
 
-def any_token_is_valid(cur: Cursor, now: int) -> bool:
-    """True when at least one token could be used at ``now``."""
-    cur.execute(f"SELECT EXISTS (SELECT 1 FROM registration_tokens WHERE {_VALID})", (now,))
+def admin_token_exists(cur: Cursor, now: int) -> bool:
+    """True while a token that makes an administrator waits to be used."""
+    cur.execute(f"SELECT EXISTS (SELECT 1 FROM registration_tokens WHERE makes_admin AND {_VALID})", (now,))
     row = cur.fetchone()
     return bool(row and row[0])
 
