@@ -55,6 +55,8 @@ class Kind(IntEnum):
     """A stored event was rewritten; ``ref`` is its key in EVENTS."""
     MEMBERSHIP = 12
     """A membership changed without an event of the room's log (remote invite, forget)."""
+    ROOM = 13
+    """A room was made or entered; its position is the room's number in keys."""
 
 
 class Entry(msgspec.Struct):

@@ -1,0 +1,92 @@
+"""POST /createRoom (create_room.yaml)."""
+
+from typing import Any
+
+import msgspec
+
+from federation.rules.errors import MatrixError
+from federation.rules.ids import is_valid_user_id
+from homeserver.rooms.create import PRESETS, Create, InitialState, Wish
+from homeserver.rooms.membership import Profiles
+from homeserver.web.call import Call
+from homeserver.web.routes import Route
+
+
+class StateEvent(msgspec.Struct):
+    """One entry of ``initial_state``."""
+
+    type: str
+    content: dict[str, Any]
+    state_key: str = ""
+
+
+class CreateRoomRequest(msgspec.Struct):
+    """The body of createRoom; everything is optional, null counts as absent."""
+
+    visibility: str | None = None
+    room_alias_name: str | None = None
+    name: str | None = None
+    topic: str | None = None
+    invite: list[str] | None = None
+    invite_3pid: list[dict[str, Any]] | None = None
+    room_version: str | None = None
+    creation_content: dict[str, Any] | None = None
+    initial_state: list[StateEvent] | None = None
+    preset: str | None = None
+    is_direct: bool | None = None
+    power_level_content_override: dict[str, Any] | None = None
+
+
+class CreateRoom:
+    """Makes rooms for clients."""
+
+    def __init__(self, create: Create, profiles: Profiles, server_name: str, default_room_version: str) -> None:
+        self._create = create
+        self._profiles = profiles
+        self._server_name = server_name
+        self._default_room_version = default_room_version
+
+    def routes(self) -> list[Route]:
+        """The operations of this module."""
+        return [Route("POST", "/_matrix/client/v3/createRoom", self.post_create_room, limit="rc_room_creation")]
+
+    async def post_create_room(self, call: Call) -> dict[str, Any]:
+        """Make a room; all its first events are durable, or none is, when this answers."""
+        request = call.json(CreateRoomRequest)
+        wish = await self._wish(call.requester.user_id, request)
+        return {"room_id": await self._create.create(wish)}
+
+    async def _wish(self, creator: str, request: CreateRoomRequest) -> Wish:
+        if request.visibility not in (None, "public", "private"):
+            raise MatrixError(400, "M_INVALID_PARAM", "visibility is public or private")
+        public = request.visibility == "public"
+        preset = request.preset or ("public_chat" if public else "private_chat")
+        if preset not in PRESETS:
+            raise MatrixError(400, "M_INVALID_PARAM", f"Unknown preset {preset}")
+        if request.invite_3pid:
+            raise MatrixError(403, "M_THREEPID_DENIED", "Invitations by e-mail or phone are not available on this server")
+        for user_id in request.invite or ():
+            if not is_valid_user_id(user_id):
+                raise MatrixError(400, "M_INVALID_PARAM", f"Not a user id: {user_id}")
+        alias = None
+        if request.room_alias_name is not None:
+            alias = f"#{request.room_alias_name}:{self._server_name}"
+            if not request.room_alias_name or ":" in request.room_alias_name or "\0" in alias or len(alias.encode()) > 255:
+                raise MatrixError(400, "M_INVALID_PARAM", "room_alias_name is not a valid local part of an alias")
+        return Wish(
+            creator=creator,
+            version=request.room_version or self._default_room_version,
+            preset=preset,
+            published=public,
+            alias=alias,
+            name=request.name,
+            topic=request.topic,
+            invite=tuple(request.invite or ()),
+            is_direct=bool(request.is_direct),
+            creation_content=request.creation_content or {},
+            power_level_content_override=request.power_level_content_override or {},
+            initial_state=tuple(
+                InitialState(item.type, item.state_key, item.content) for item in request.initial_state or ()
+            ),
+            member_content=await self._profiles.member_content(creator),
+        )

@@ -1,0 +1,54 @@
+"""POST /rooms/{roomId}/join and /join/{roomIdOrAlias} (joining.yaml)."""
+
+from typing import Any
+
+import msgspec
+
+from federation.rules.errors import MatrixError
+from homeserver.rooms.membership import Membership
+from homeserver.web.call import Call
+from homeserver.web.routes import Auth, Route
+
+OWN_KEYS = frozenset({"membership", "displayname", "avatar_url", "join_authorised_via_users_server"})
+"""Keys of a member event that the server fills in, whatever the client sends."""
+
+
+class JoinRequest(msgspec.Struct):
+    """The body of both operations."""
+
+    reason: str | None = None
+    third_party_signed: dict[str, Any] | None = None
+
+
+class Joining:
+    """Lets clients into rooms."""
+
+    def __init__(self, membership: Membership) -> None:
+        self._membership = membership
+
+    def routes(self) -> list[Route]:
+        """The operations of this module."""
+        return [
+            Route("POST", "/_matrix/client/v3/rooms/{roomId}/join", self.post_join_by_id, Auth.GUEST, "rc_joins"),
+            Route("POST", "/_matrix/client/v3/join/{roomIdOrAlias}", self.post_join, Auth.GUEST, "rc_joins"),
+        ]
+
+    async def post_join_by_id(self, call: Call) -> dict[str, Any]:
+        """Join a room that this server knows by its id."""
+        return await self._join(call, call.params["roomId"])
+
+    async def post_join(self, call: Call) -> dict[str, Any]:
+        """Join a room by id or alias."""
+        return await self._join(call, self._membership.resolve(call.params["roomIdOrAlias"]))
+
+    async def _join(self, call: Call, room_id: str) -> dict[str, Any]:
+        request = call.json(JoinRequest)
+        extra = {} if call.body == b"" else {k: v for k, v in call.json_object().items() if k not in OWN_KEYS}
+        signed = extra.pop("third_party_signed", None)
+        extra.pop("reason", None)
+        if signed is not None:
+            if not isinstance(signed, dict) or not isinstance(signed.get("token"), str):
+                raise MatrixError(400, "M_BAD_JSON", "third_party_signed carries mxid, sender, token and signatures")
+            extra["third_party_invite"] = {"display_name": "", "signed": signed}
+        await self._membership.join(call.requester, room_id, extra, request.reason)
+        return {"room_id": room_id}

@@ -1,0 +1,98 @@
+"""The room directory (list_public_rooms.yaml)."""
+
+from typing import Any
+
+import msgspec
+
+from federation.rules.errors import MatrixError
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.public_rooms import MAX_LIMIT, PublicRooms
+from homeserver.rooms.room import Rooms
+from homeserver.web.call import Call
+from homeserver.web.routes import Auth, Route
+
+
+class DirectoryFilter(msgspec.Struct):
+    """``filter`` of POST /publicRooms."""
+
+    generic_search_term: str | None = None
+    room_types: list[str | None] | None = None
+
+
+class PublicRoomsRequest(msgspec.Struct):
+    """Body of POST /publicRooms."""
+
+    limit: int | None = None
+    since: str | None = None
+    filter: DirectoryFilter | None = None
+    include_all_networks: bool | None = None
+    third_party_instance_id: str | None = None
+
+
+class VisibilityRequest(msgspec.Struct):
+    """Body of PUT /directory/list/room/{roomId}."""
+
+    visibility: str | None = None
+
+
+class ListPublicRooms:
+    """Lists rooms and sets whether one is listed."""
+
+    def __init__(self, rooms: Rooms, aliases: Aliases, public_rooms: PublicRooms) -> None:
+        self._rooms = rooms
+        self._aliases = aliases
+        self._public_rooms = public_rooms
+
+    def routes(self) -> list[Route]:
+        """The operations of this module."""
+        listed = "/_matrix/client/v3/directory/list/room/{roomId}"
+        return [
+            Route("GET", listed, self.get_visibility, Auth.NONE),
+            Route("PUT", listed, self.put_visibility),
+            Route("GET", "/_matrix/client/v3/publicRooms", self.get_public_rooms, Auth.NONE),
+            Route("POST", "/_matrix/client/v3/publicRooms", self.post_public_rooms, Auth.GUEST),
+        ]
+
+    def get_visibility(self, call: Call) -> dict[str, Any]:
+        """Whether a room is listed."""
+        room = self._rooms.get(call.params["roomId"])
+        return {"visibility": "public" if self._aliases.is_published(room.room_id) else "private"}
+
+    async def put_visibility(self, call: Call) -> dict[str, Any]:
+        """List a room or take it out: for those who may set its canonical alias, and for admins."""
+        room = self._rooms.get(call.params["roomId"])
+        visibility = call.json(VisibilityRequest).visibility or "public"
+        if visibility not in ("public", "private"):
+            raise MatrixError(400, "M_INVALID_PARAM", "visibility is public or private")
+        user_id = call.requester.user_id
+        if not call.requester.is_admin:
+            if room.membership(user_id) != "join":
+                raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
+            levels = room.power_levels
+            if levels.user(user_id) < levels.event("m.room.canonical_alias", True):
+                raise MatrixError(403, "M_FORBIDDEN", "You may not change whether this room is listed")
+        batch = self._rooms.log.begin()
+        self._aliases.publish(batch, room.room_id, visibility == "public")
+        await self._rooms.log.append(batch)
+        return {}
+
+    def get_public_rooms(self, call: Call) -> dict[str, Any]:
+        """A page of this server's listed rooms."""
+        self._own(call.query("server"))
+        limit = call.query_int("limit", MAX_LIMIT, 0, MAX_LIMIT)
+        return self._public_rooms.page(limit, call.query("since"), None, None).body()
+
+    def post_public_rooms(self, call: Call) -> dict[str, Any]:
+        """A page of listed rooms that match a filter."""
+        self._own(call.query("server"))
+        request = call.json(PublicRoomsRequest)
+        if request.include_all_networks and request.third_party_instance_id is not None:
+            raise MatrixError(400, "M_INVALID_PARAM", "Either all networks or one of them")
+        wanted = request.filter or DirectoryFilter()
+        return self._public_rooms.page(
+            request.limit, request.since, wanted.generic_search_term, wanted.room_types
+        ).body()
+
+    def _own(self, server: str | None) -> None:
+        if server is not None and server != self._rooms.server_name:
+            raise MatrixError(404, "M_NOT_FOUND", "The room lists of other servers cannot be asked yet")

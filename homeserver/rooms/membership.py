@@ -1,0 +1,256 @@
+"""Coming and going: join, invite, knock, leave, kick, ban, unban, forget.
+
+Client-Server API, "Room membership". Whether a transition is allowed is said by the auth rules
+(`federation.rules.membership_auth`); here stands what an endpoint promises besides: what is answered when nothing
+changes, what a guest may do, who vouches for a restricted join.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from federation.rules.errors import MatrixError
+from federation.rules.ids import is_valid_room_alias, is_valid_room_id, is_valid_user_id, server_name_of
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.room import Draft, Room, Rooms
+from homeserver.web.call import Requester
+from storage.log import rooms as room_log
+from storage.log.append import Kind
+
+
+class Profiles(Protocol):
+    """Where the names and avatars that go into member events come from."""
+
+    async def member_content(self, user_id: str) -> dict[str, Any]:
+        """``displayname`` and ``avatar_url`` as far as the user has set them."""
+        ...
+
+
+class Membership:
+    """Changes memberships of local rooms on behalf of local users."""
+
+    def __init__(self, rooms: Rooms, aliases: Aliases, profiles: Profiles) -> None:
+        self._rooms = rooms
+        self._aliases = aliases
+        self._profiles = profiles
+
+    def resolve(self, room_id_or_alias: str) -> str:
+        """The room id behind an id or an alias of ours. MatrixError 400 for neither, 404 for an unknown alias."""
+        if room_id_or_alias.startswith("#"):
+            if not is_valid_room_alias(room_id_or_alias):
+                raise MatrixError(400, "M_INVALID_PARAM", "Not a valid room alias")
+            room_id = self._aliases.room_of(room_id_or_alias)
+            if room_id is None:
+                raise MatrixError(404, "M_NOT_FOUND", f"Room alias {room_id_or_alias} not found")
+            return room_id
+        if not is_valid_room_id(room_id_or_alias):
+            raise MatrixError(400, "M_INVALID_PARAM", f"{room_id_or_alias} is neither a room id nor an alias")
+        return room_id_or_alias
+
+    async def join(self, requester: Requester, room_id: str, extra: Mapping[str, Any], reason: str | None) -> None:
+        """Join the caller. ``extra`` is content that the caller wants in the event besides the profile."""
+        room = self._known(room_id)
+        user_id = requester.user_id
+        if room.membership(user_id) == "join":
+            await self._rooms.settled()
+            return
+        profile = await self._profiles.member_content(user_id)
+        # The profile came from another thread: the room may have changed meanwhile, decide from here on in one turn.
+        if requester.is_guest and room.content("m.room.guest_access").get("guest_access") != "can_join":
+            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests are not allowed in this room")
+        content: dict[str, Any] = {**extra, **profile, "membership": "join"}
+        if reason is not None:
+            content["reason"] = reason
+        voucher = self._voucher(room, user_id)
+        if voucher is not None:
+            content["join_authorised_via_users_server"] = voucher
+        await self._change(room, user_id, user_id, content)
+
+    def _voucher(self, room: Room, user_id: str) -> str | None:
+        """The local member who vouches for a restricted join, None where no voucher is needed.
+
+        Specification: m.room.join_rules, "Restricted rooms". Raises MatrixError 403 when the user meets no condition.
+        """
+        if room.join_rule() not in ("restricted", "knock_restricted") or not room.version.restricted_join:
+            return None
+        if room.membership(user_id) in ("invite", "join"):
+            return None
+        allowed = room.content("m.room.join_rules").get("allow")
+        meets = False
+        for condition in allowed if isinstance(allowed, list) else []:
+            if not isinstance(condition, dict) or condition.get("type") != "m.room_membership":
+                continue
+            other_id = condition.get("room_id")
+            other = self._rooms.find(other_id) if isinstance(other_id, str) else None
+            if other is not None and other.membership(user_id) == "join":
+                meets = True
+                break
+        if not meets:
+            raise MatrixError(403, "M_FORBIDDEN", "You are in none of the rooms whose members may join this one")
+        levels = room.power_levels
+        needed = levels.action("invite")
+        for candidate in room.local_joined():
+            if levels.user(candidate) >= needed:
+                return candidate
+        raise MatrixError(400, "M_UNABLE_TO_GRANT_JOIN", "Nobody of this server may let you in")
+
+    async def invite(
+        self, requester: Requester, room_id: str, target: str, reason: str | None, *, is_direct: bool = False
+    ) -> None:
+        """Invite ``target``; inviting who is already invited is done again only when the content differs."""
+        self._check_user(target)
+        room = self._known(room_id)
+        if room.membership(requester.user_id) != "join":
+            raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
+        if room.membership(target) == "join":
+            raise MatrixError(403, "M_FORBIDDEN", f"{target} is already in the room")
+        profile: dict[str, Any] = {}
+        if server_name_of(target) == self._rooms.server_name:
+            profile = await self._profiles.member_content(target)
+        content: dict[str, Any] = {**profile, "membership": "invite"}
+        if is_direct:
+            content["is_direct"] = True
+        if reason is not None:
+            content["reason"] = reason
+        await self._change(room, requester.user_id, target, content)
+
+    async def knock(self, requester: Requester, room_id: str, reason: str | None) -> None:
+        """Ask to be let in (room versions 7 and later)."""
+        room = self._known(room_id)
+        profile = await self._profiles.member_content(requester.user_id)
+        content: dict[str, Any] = {**profile, "membership": "knock"}
+        if reason is not None:
+            content["reason"] = reason
+        if room.membership(requester.user_id) == "knock":
+            await self._rooms.settled()
+            return
+        await self._change(room, requester.user_id, requester.user_id, content)
+
+    async def leave(self, requester: Requester, room_id: str, reason: str | None) -> None:
+        """Leave, decline an invite or take a knock back. Having left already is fine; never having been there is not."""
+        room = self._known(room_id)
+        now = room.membership(requester.user_id)
+        if now == "leave":
+            await self._rooms.settled()
+            return
+        if now is None:
+            raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
+        await self._change(room, requester.user_id, requester.user_id, _with_reason("leave", reason))
+
+    async def kick(self, requester: Requester, room_id: str, target: str, reason: str | None) -> None:
+        """Remove somebody else who is joined, invited or knocking."""
+        self._check_user(target)
+        room = self._known(room_id)
+        self._require_joined(room, requester)
+        if room.membership(target) not in ("join", "invite", "knock"):
+            raise MatrixError(403, "M_FORBIDDEN", f"{target} is not in the room")
+        await self._change(room, requester.user_id, target, _with_reason("leave", reason))
+
+    async def ban(self, requester: Requester, room_id: str, target: str, reason: str | None) -> None:
+        """Ban somebody, in the room or not."""
+        self._check_user(target)
+        room = self._known(room_id)
+        self._require_joined(room, requester)
+        await self._change(room, requester.user_id, target, _with_reason("ban", reason))
+
+    async def unban(self, requester: Requester, room_id: str, target: str, reason: str | None) -> None:
+        """Lift a ban. MatrixError 403 if there is none."""
+        self._check_user(target)
+        room = self._known(room_id)
+        self._require_joined(room, requester)
+        if room.membership(target) != "ban":
+            raise MatrixError(403, "M_FORBIDDEN", f"{target} is not banned")
+        await self._change(room, requester.user_id, target, _with_reason("leave", reason))
+
+    async def set_member(
+        self, requester: Requester, room_id: str, target: str, content: Mapping[str, Any]
+    ) -> str:
+        """A membership set through PUT state: checked as the act that it amounts to. Returns the event's id."""
+        self._check_user(target)
+        room = self._known(room_id)
+        membership = content.get("membership")
+        if membership not in ("join", "invite", "leave", "ban", "knock"):
+            raise MatrixError(400, "M_BAD_JSON", "membership is one of join, invite, knock, leave, ban")
+        current = room.state("m.room.member", target)
+        if current is not None and dict(current.content) == dict(content):
+            await self._rooms.settled()
+            return current.event_id
+        whole = dict(content)
+        if membership == "join" and target == requester.user_id:
+            if requester.is_guest and room.content("m.room.guest_access").get("guest_access") != "can_join":
+                raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests are not allowed in this room")
+            voucher = None if room.membership(target) == "join" else self._voucher(room, target)
+            if voucher is not None:
+                whole["join_authorised_via_users_server"] = voucher
+        return await self._change(room, requester.user_id, target, whole)
+
+    async def forget(self, requester: Requester, room_id: str) -> None:
+        """Stop showing a room that the caller has left. MatrixError 400 while they are in it or invited."""
+        record = room_log.membership_in(self._rooms.log, requester.user_id, room_id)
+        if record is None:
+            raise MatrixError(404, "M_NOT_FOUND", "You were never in this room")
+        if record.membership in ("join", "invite", "knock"):
+            raise MatrixError(400, "M_UNKNOWN", "Leave the room before forgetting it")
+        if record.forgotten:
+            await self._rooms.settled()
+            return
+        batch = self._rooms.log.begin()
+        room_log.forget(batch, requester.user_id, room_id)
+        batch.entry(Kind.MEMBERSHIP, room_id=room_id, user_id=requester.user_id)
+        await self._rooms.log.append(batch)
+
+    async def on_profile_change(self, user_id: str, profile: Mapping[str, Any]) -> None:
+        """Carry a changed profile into the member events of the user's rooms, all in few appends."""
+        wanted = {key: profile[key] for key in ("displayname", "avatar_url") if profile.get(key) is not None}
+        with self._rooms.log.snapshot() as snapshot:
+            joined = [
+                room_id
+                for room_id, record in room_log.membership_of(snapshot, user_id).items()
+                if record.membership == "join"
+            ]
+        for start in range(0, len(joined), 50):
+            batch = self._rooms.log.begin()
+            for room_id in joined[start : start + 50]:
+                room = self._rooms.find(room_id)
+                event = None if room is None else room.state("m.room.member", user_id)
+                if room is None or event is None or event.content.get("membership") != "join":
+                    continue
+                kept = {k: v for k, v in event.content.items() if k not in ("displayname", "avatar_url")}
+                content = {**kept, **wanted}
+                if content == event.content:
+                    continue
+                try:
+                    decided = room.decide(Draft(user_id, "m.room.member", content, state_key=user_id))
+                except MatrixError:
+                    continue  # a room that refuses the new name keeps the old one
+                room.stage(batch, decided)
+            await self._rooms.log.append(batch)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def _known(self, room_id: str) -> Room:
+        if not is_valid_room_id(room_id):
+            raise MatrixError(400, "M_INVALID_PARAM", "Not a room id")
+        return self._rooms.get(room_id)
+
+    def _check_user(self, user_id: str) -> None:
+        if not is_valid_user_id(user_id):
+            raise MatrixError(400, "M_INVALID_PARAM", "Not a user id")
+
+    def _require_joined(self, room: Room, requester: Requester) -> None:
+        if room.membership(requester.user_id) != "join":
+            raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
+
+    async def _change(self, room: Room, sender: str, target: str, content: Mapping[str, Any]) -> str:
+        current = room.state("m.room.member", target)
+        if current is not None and current.sender == sender and dict(current.content) == dict(content):
+            await self._rooms.settled()
+            return current.event_id
+        event = room.decide(Draft(sender, "m.room.member", content, state_key=target))
+        batch = self._rooms.log.begin()
+        room.stage(batch, event)
+        await self._rooms.log.append(batch)
+        return event.event_id
+
+
+def _with_reason(membership: str, reason: str | None) -> dict[str, Any]:
+    return {"membership": membership} if reason is None else {"membership": membership, "reason": reason}
