@@ -2,11 +2,10 @@
 
 import errno
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
 from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory
 
@@ -71,7 +70,7 @@ class Listeners:
 
     def _listen(self, listener: Listener) -> None:
         proxies = TrustedProxies(listener.trusted_proxies) if listener.x_forwarded else None
-        factory: Factory = HttpFactory(self._server, proxies)
+        factory: Any = HttpFactory(self._server, proxies)
         if listener.path is not None:
             # wantPID: a lock beside the socket tells a leftover of a killed server from a living one.
             mode = int(listener.mode, 8)
@@ -79,7 +78,7 @@ class Listeners:
             self._add(port, f"unix:{listener.path}")
             return
         if listener.tls:
-            factory = TLSMemoryBIOFactory(self._certificate, False, factory)
+            factory = TLSMemoryBIOFactory(cast(Any, self._certificate), False, factory)
             factory.noisy = False
         scheme = "https" if listener.tls else "http"
         addresses = listener.bind_addresses
@@ -96,8 +95,8 @@ class Listeners:
             self._add(port, f"{scheme}://{host}:{port.getHost().port}")
         if len(skipped) == len(addresses) and skipped:
             raise skipped[0]
-        for error in skipped:
-            log.warn("not listening on {address}: {why}", address=error.interface, why=error.socketError)
+        for refused in skipped:
+            log.warn("not listening on {address}: {why}", address=refused.interface, why=refused.socketError)
 
     def _add(self, port: Any, url: str) -> None:
         self._ports.append(port)
