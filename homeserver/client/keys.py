@@ -1,14 +1,17 @@
 """End-to-end encryption keys of devices: upload, query, claim and changes."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from federation.rules.errors import MatrixError
+from homeserver.keys.list_changes import DeviceListChanges
 from homeserver.keys.lookup import MAX_TIMEOUT_MS, KeyLookup
 from homeserver.keys.publish import KeyPublisher
+from homeserver.sync.tokens import since
 from homeserver.web.call import Call, Requester
 from homeserver.web.routes import Route
+from storage.log.append import Log
 
 DEFAULT_TIMEOUT_MS = 10_000
 
@@ -38,20 +41,16 @@ class ClaimRequest(msgspec.Struct):
     timeout: int = DEFAULT_TIMEOUT_MS
 
 
-class KeyChanges(Protocol):
-    """Who changed keys between two sync tokens."""
-
-    async def between_tokens(self, user_id: str, from_token: str, to_token: str) -> tuple[list[str], list[str]]:
-        """``(changed, left)`` as in `/sync`. Raises MatrixError 400 for what is no sync token."""
-
-
 class Keys:
     """The endpoints of `keys.yaml` (Client-Server API, "Key management API")."""
 
-    def __init__(self, publisher: KeyPublisher, lookup: KeyLookup, changes: KeyChanges) -> None:
+    def __init__(
+        self, publisher: KeyPublisher, lookup: KeyLookup, changes: DeviceListChanges, log: Log
+    ) -> None:
         self._publisher = publisher
         self._lookup = lookup
         self._changes = changes
+        self._log = log
 
     def routes(self) -> list[Route]:
         """The routes of this module."""
@@ -89,12 +88,20 @@ class Keys:
         timeout = min(max(body.timeout, 0), MAX_TIMEOUT_MS)
         return await self._lookup.claim(body.one_time_keys, timeout)
 
-    async def changes(self, call: Call) -> dict[str, Any]:
-        """Users whose keys changed between two sync tokens, and those whose keys no longer matter."""
+    def changes(self, call: Call) -> dict[str, Any]:
+        """Users whose keys changed between two sync tokens, and those whose keys no longer matter.
+
+        As the specification allows, `to` is not a limit: what came after it is reported as well.
+        """
         from_token, to_token = call.query("from"), call.query("to")
         if not from_token or not to_token:
             raise MatrixError(400, "M_MISSING_PARAM", "'from' and 'to' have to be given")
-        changed, left = await self._changes.between_tokens(call.requester.user_id, from_token, to_token)
+        log = self._log
+        since(to_token, log.epoch, log.position)
+        start = since(from_token, log.epoch, log.position)
+        after = 0 if start is None else start.position
+        with log.snapshot() as snapshot:
+            changed, left = self._changes.between(snapshot, call.requester.user_id, after, log.position)
         return {"changed": changed, "left": left}
 
 
