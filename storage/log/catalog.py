@@ -32,7 +32,7 @@ EVENTS = Table(2, "events", "room_nid u64, seq i64 biased", "event record (event
 OUTLIERS = Table(3, "outliers", "str event_id", "event record without place in a room's order")
 EVENT_IDS = Table(4, "event_ids", "str event_id", "room_nid u64, seq i64 biased (outlier: ones)", derived=True)
 TIMESTAMPS = Table(5, "timestamps", "room_nid u64, ts i64 biased, seq i64 biased", "empty", derived=True)
-RELATIONS = Table(6, "relations", "str parent, str rel_type, seq i64 biased", "relations.py", derived=True)
+RELATIONS = Table(6, "relations", "str parent, str rel_type, seq biased", "relations.py", derived=True)
 THREADS = Table(7, "threads", "room_nid u64, seq i64 biased of the last reply", "root id", derived=True)
 THREAD_ROOTS = Table(8, "thread_roots", "str root event_id", "thread summary (relations.py)", derived=True)
 NODES = Table(9, "nodes", "room_nid u64, hash 20 bytes", "state map node (state_map.py)")
