@@ -21,6 +21,9 @@ from homeserver.web.router import fault_answer
 if TYPE_CHECKING:
     from homeserver.web.http import HttpServer
 
+SLOWEST_UPLOAD = 16 * 1024
+"""Bytes per second; large bodies get time in proportion to their size."""
+
 _CLOSE = b"Connection: close\r\n"
 _KEEP_ALIVE = b"Connection: keep-alive\r\n"
 
@@ -135,7 +138,8 @@ class HttpChannel(Protocol):
         elif head.length > len(self._buffer):
             self._body = FixedBody(head.length)
         if self._body is not None:
-            self.deadline = self.server.now + self.server.timeouts.request
+            size = limit if head.length is None else head.length
+            self.deadline = self.server.now + self.server.timeouts.request + size / SLOWEST_UPLOAD
             if head.headers.get("expect", "").lower() == "100-continue" and head.minor_version:
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return True
