@@ -1,8 +1,8 @@
 """The authorisation rules: may this event stand in a room with that state?
 
-Specification: room versions, "Authorisation rules"; Server-Server API, "Auth events selection". On receipt of an
-event call ``check_auth_event_list`` and ``check_auth`` with the state its auth events make (failure: rejected),
-``check_auth`` with the state before the event (rejected) and with the current state (soft failed).
+Specification: room versions, "Authorisation rules"; Server-Server API, "Auth events selection". On receipt of
+an event call ``check_auth_event_list`` and ``check_auth`` with the state its auth events make (failure:
+rejected), ``check_auth`` with the state before the event (rejected) and with the current state (soft failed).
 
 ``auth_state`` always carries the create event, also in room versions where ``auth_events`` do not cite it.
 Signatures are no matter of these functions; see ``checks``.
@@ -38,8 +38,8 @@ __all__ = [
 def check_auth(event: Event, auth_state: AuthState, power_levels: PowerLevels | None = None) -> None:
     """Check an event against a room state. Raises AuthError.
 
-    ``auth_state`` needs only the entries that ``auth_types_for`` names, and the create event. ``power_levels``
-    saves reading them again; it has to be the one of this state.
+    ``auth_state`` needs only the entries that ``auth_types_for`` names, and the create event.
+    ``power_levels`` saves reading them again; it has to be the one of this state.
     """
     type_ = event.type
     if type_ == "m.room.create":
@@ -138,8 +138,8 @@ def _check_changes(
 ) -> None:
     """Nobody changes what stands above them, nor raises anything above themselves.
 
-    ``own_entry`` is given for the entries of users: there, what stands level with the sender is out of reach too,
-    the sender's own entry excepted.
+    ``own_entry`` is given for the entries of users: there, what stands level with the sender is out of reach
+    too, the sender's own entry excepted.
     """
     for key in old.keys() | new.keys():
         before, after = old.get(key), new.get(key)

@@ -1,8 +1,8 @@
 """Power levels: who may do what, read from one event by the rules of its room version.
 
 Specification: room versions, "Authorisation rules" and "Deprecated event content schemas"; Client-Server API,
-``m.room.power_levels``. A ``PowerLevels`` depends on the create and the power levels event alone, so it can be
-kept for as long as these two stay.
+``m.room.power_levels``. A ``PowerLevels`` depends on the create and the power levels event alone, so it can
+be kept for as long as these two stay.
 """
 
 import math
@@ -32,8 +32,8 @@ class NotALevel(ValueError):
 def read_level(value: object, version: RoomVersion) -> int:
     """The power level that a JSON value stands for. Raises NotALevel.
 
-    Booleans never count as integers. Strings and floats stand for levels only in older room versions; floats are
-    cut at the decimal point.
+    Booleans never count as integers. Strings and floats stand for levels only in older room versions; floats
+    are cut at the decimal point.
     """
     if type(value) is int:
         level = value
