@@ -20,7 +20,7 @@ from typing import Any, Final
 import msgspec
 
 from storage.log.append import Batch
-from storage.log.catalog import NODES
+from storage.log.catalog import NODES, Table
 from storage.log.keys import u64
 from storage.log.view import View
 
@@ -70,13 +70,13 @@ class NodeCache(dict[bytes, Any]):
         super().__setitem__(key, value)
 
 
-def loader(view: View, room_nid: int) -> Load:
-    """How to get a room's nodes through a view. Loading raises :class:`MissingNode`."""
+def loader(view: View | Callable[[Table, bytes], bytes | None], room_nid: int) -> Load:
+    """How to get a room's nodes through a view or its ``get``. Loading raises :class:`MissingNode`."""
     prefix = u64(room_nid)
-    get = view.get
+    read = view if callable(view) else view.get
 
     def load(node: bytes) -> bytes:
-        data = get(NODES, prefix + node)
+        data = read(NODES, prefix + node)
         if data is None:
             raise MissingNode(f"room number {room_nid} lacks state node {node.hex()}")
         return data
@@ -94,6 +94,59 @@ def put_nodes(batch: Batch, room_nid: int, nodes: Mapping[bytes, bytes]) -> None
 def key_hash(key: str) -> int:
     """The number whose bits choose the way of a key through a trie, lowest five first."""
     return int.from_bytes(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest(), "little")
+
+
+class StateMap:
+    """The states of one room, read through a view (or its ``get``). A writer keeps one for its room.
+
+    Remembers the nodes that :meth:`set` made, so that a batch's next event can build on them before the batch
+    is appended.
+    """
+
+    __slots__ = ("_cache", "_load", "_recent")
+
+    RECENT = 1000
+
+    def __init__(
+        self,
+        view: View | Callable[[Table, bytes], bytes | None],
+        room_nid: int,
+        cache: Cache | None = None,
+    ) -> None:
+        self._recent: dict[bytes, bytes] = {}
+        self._cache = cache
+        stored = loader(view, room_nid)
+        self._load: Load = _through(stored, self._recent)
+
+    def get(self, root: bytes, type_: str, state_key: str = "") -> str | None:
+        """The event id at ``(type, state_key)`` of the state, or ``None``."""
+        return get(self._load, root, type_, state_key, self._cache)
+
+    def set(self, root: bytes, changes: Mapping[tuple[str, str], str | None], out: Nodes) -> bytes:
+        """The root after ``changes`` (``None`` deletes); its new nodes go to ``out``, to be put into the batch."""
+        made: dict[bytes, bytes] = {}
+        new_root = set_many(self._load, root, changes, made, self._cache)
+        recent = self._recent
+        if len(recent) + len(made) > self.RECENT:
+            for node in list(recent)[: self.RECENT // 2]:
+                del recent[node]
+        recent.update(made)
+        out.update(made)
+        return new_root
+
+    def items(self, root: bytes, type_: str | None = None) -> Iterator[tuple[tuple[str, str], str]]:
+        """``((type, state_key), event_id)`` of the whole state or of one type, in no particular order."""
+        for name, state_key, event_id in items(self._load, root, type_):
+            yield (name, state_key), event_id
+
+    def count(self, root: bytes, type_: str) -> int:
+        """How many state keys a type has."""
+        return count(self._load, root, type_, self._cache)
+
+    def diff(self, a: bytes, b: bytes) -> Iterator[tuple[tuple[str, str], str | None, str | None]]:
+        """``((type, state_key), event id in a, event id in b)`` of all that differs, ``None`` for absent."""
+        for name, state_key, old, new in diff(self._load, a, b):
+            yield (name, state_key), old, new
 
 
 # -- reading ---------------------------------------------------------------------------------------------
