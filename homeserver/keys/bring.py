@@ -7,7 +7,7 @@ from homeserver.keys.device_lists import KIND
 from homeserver.keys.key_cache import KeyCache
 from homeserver.keys.key_counts import KeyCountCache
 from homeserver.keys.outbox_follower import Bring
-from storage.log import device_lists, inbox
+from storage.log import device_lists, inbox, transactions
 from storage.log.append import Batch, Log
 
 
@@ -41,9 +41,10 @@ class DeviceChanges:
         device_lists.put_change(batch, payload["user_id"])
 
     def device_deleted(self, batch: Batch, payload: dict[str, Any]) -> None:
-        """A device is gone, and nobody will ever read its inbox."""
+        """A device is gone: nobody will ever read its inbox, and its transaction ids are free again."""
         user_id, device_id = payload["user_id"], payload["device_id"]
         self._counts.changed(user_id, device_id)
         self.device_changed(batch, payload)
         with self._log.snapshot() as snapshot:
             inbox.clear_inbox(batch, snapshot, user_id, device_id)
+            transactions.forget_device(batch, snapshot, user_id, device_id)

@@ -52,11 +52,11 @@ class _Unread(NamedTuple):
 class _Counted:
     """The notifying events after the receipts, judged up to ``seq``."""
 
-    __slots__ = ("joined_at", "seq", "unread")
+    __slots__ = ("member_event_id", "seq", "unread")
 
-    def __init__(self, seq: int, joined_at: int) -> None:
+    def __init__(self, seq: int, member_event_id: str) -> None:
         self.seq = seq
-        self.joined_at = joined_at
+        self.member_event_id = member_event_id
         self.unread: list[_Unread] = []
 
 
@@ -110,10 +110,16 @@ class Unread:
         counted = self._counted.get(key)
         if counted is not None:
             self._counted.move_to_end(key)
+            if counted.member_event_id != member_event_id:
+                # Perhaps the user left and came back without anybody counting in between.
+                joined_at = _joined_at(snapshot, meta, user_id, member_event_id)
+                counted.seq = max(counted.seq, joined_at)
+                counted.unread = [one for one in counted.unread if one.seq > joined_at]
+                counted.member_event_id = member_event_id
             return counted
         joined_at = _joined_at(snapshot, meta, user_id, member_event_id)
         start = max(joined_at, receipts.get("", 0), upto_seq - MAX_SCAN)
-        counted = self._counted[key] = _Counted(start, joined_at)
+        counted = self._counted[key] = _Counted(start, member_event_id)
         if len(self._counted) > self._limit:
             self._counted.popitem(last=False)
         return counted
