@@ -157,6 +157,23 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SupportContact:
+    """Somebody who helps the users of this server: a Matrix ID, an e-mail address or both."""
+
+    role: str = "m.role.admin"
+    matrix_id: str | None = None
+    email_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """What ``/.well-known/matrix/support`` tells; empty: nothing."""
+
+    contacts: tuple[SupportContact, ...] = ()
+    support_page: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
     """Who is online. Off: nothing is sent, stored or accepted."""
 
@@ -254,6 +271,8 @@ class Config:
     enable_metrics: bool = False
     serve_server_wellknown: bool = False
     extra_well_known_client_content: Mapping[str, Any] = field(default_factory=dict)
+
+    support: Support = Support()
 
     enable_registration: bool = False
     enable_registration_without_verification: bool = False

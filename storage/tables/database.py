@@ -15,7 +15,8 @@ the caller gets DatabaseUnavailable (503).
 import queue
 import threading
 import time
-from typing import Any, Callable, Mapping, Sequence, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import psycopg2
 from psycopg2 import errors as pg_errors
@@ -58,7 +59,9 @@ class Database:
         ``after_close`` runs (in a thread) once ``close`` has closed the last connection.
         """
         self.parameters = dict(parameters)
-        self.on_outbox: Callable[[], None] | None = None  # called on the reactor after a commit that wrote to the outbox
+        self.on_outbox: Callable[[], None] | None = (
+            None  # called on the reactor after a commit that wrote to the outbox
+        )
         self._reactor = reactor
         self._size = connections
         self._patience = patience
@@ -84,15 +87,15 @@ class Database:
 
     def fetch(self, sql: str, args: Arguments = None) -> "Deferred[list[Row]]":
         """All rows that one statement returns."""
-        return self._submit(lambda worker: worker.single(lambda cur: (cur.execute(sql, args), cur.fetchall())[1]))
+        return self.run_single(lambda cur: _executed(cur, sql, args).fetchall())
 
     def fetch_one(self, sql: str, args: Arguments = None) -> "Deferred[Row | None]":
         """The first row that one statement returns, or None."""
-        return self._submit(lambda worker: worker.single(lambda cur: (cur.execute(sql, args), cur.fetchone())[1]))
+        return self.run_single(lambda cur: _executed(cur, sql, args).fetchone())
 
     def execute(self, sql: str, args: Arguments = None) -> "Deferred[int]":
         """Execute one statement; the number of rows that it touched."""
-        return self._submit(lambda worker: worker.single(lambda cur: (cur.execute(sql, args), cur.rowcount)[1]))
+        return self.run_single(lambda cur: _executed(cur, sql, args).rowcount)
 
     def close(self) -> "Deferred[None]":
         """Finish what was handed in, then end threads and connections. Later calls get DatabaseUnavailable."""
@@ -151,6 +154,11 @@ class Database:
         if outbox and self.on_outbox is not None:
             self.on_outbox()
         deferred.callback(result)  # a Failure becomes an errback
+
+
+def _executed(cur: Cursor, sql: str, args: Arguments) -> Cursor:
+    cur.execute(sql, args)
+    return cur
 
 
 def _forget(_deferred: "Deferred[Any]") -> None:
@@ -230,7 +238,9 @@ class _Worker:
             if not _lost(connection, problem):
                 raise  # a deferred constraint or a serialization failure: rolled back
             self._drop()
-            raise DatabaseUnavailable("The database went away during the commit; whether it happened is not known") from problem
+            raise DatabaseUnavailable(
+                "The database went away during the commit; whether it happened is not known"
+            ) from problem
         if cursor.statusmessage != "COMMIT":  # `work` swallowed the error of a statement
             raise RuntimeError("The transaction was rolled back because a statement in it failed")
         self.outbox_written = cursor.outbox_written
@@ -264,7 +274,11 @@ class _Worker:
                 return Connection(database.parameters, database._statement_timeout_ms)
             except (psycopg2.Error, DatabaseRefused) as problem:
                 now = time.monotonic()
-                if database._closed or isinstance(problem, DatabaseRefused) or now - start > database._patience:
+                if (
+                    database._closed
+                    or isinstance(problem, DatabaseRefused)
+                    or now - start > database._patience
+                ):
                     _log.error("cannot connect to PostgreSQL: {reason}", reason=str(problem).strip())
                     database._away_until = now + 0.5
                     raise DatabaseUnavailable() from problem

@@ -1,7 +1,8 @@
 """One connection to PostgreSQL: opening it, judging whether the server is fit, noticing that it died."""
 
 import select
-from typing import Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import psycopg2
 from psycopg2 import extensions
@@ -21,7 +22,7 @@ class Connection:
 
     def __init__(self, parameters: Mapping[str, object], statement_timeout_ms: int) -> None:
         """Connect. Raises psycopg2.OperationalError when the server is away, DatabaseRefused when it is unfit."""
-        self.raw: extensions.connection = psycopg2.connect(**parameters)  # type: ignore[arg-type]
+        self.raw: extensions.connection = psycopg2.connect(**dict[str, Any](parameters))
         try:
             self.raw.autocommit = True
             self._check(statement_timeout_ms)
@@ -39,7 +40,9 @@ class Connection:
         _timeout, fsync, synchronous_commit, encoding, full_page_writes, read_only = row
         if self.raw.server_version < OLDEST_VERSION:
             version = self.raw.server_version
-            raise DatabaseRefused(f"PostgreSQL {version // 10000} is too old; Folkmoot needs version 14 or newer")
+            raise DatabaseRefused(
+                f"PostgreSQL {version // 10000} is too old; Folkmoot needs version 14 or newer"
+            )
         if encoding != "UTF8":
             raise DatabaseRefused(
                 f"The database has the encoding {encoding}; create it with "
@@ -47,13 +50,17 @@ class Connection:
             )
         for setting, value in ("fsync", fsync), ("full_page_writes", full_page_writes):
             if value != "on":
-                raise DatabaseRefused(f"PostgreSQL runs with {setting} off and can lose data; set {setting} = on")
+                raise DatabaseRefused(
+                    f"PostgreSQL runs with {setting} off and can lose data; set {setting} = on"
+                )
         if synchronous_commit == "off":
             raise DatabaseRefused(
                 "PostgreSQL runs with synchronous_commit off and can lose what was acknowledged; set synchronous_commit = on"
             )
         if read_only == "on":
-            raise psycopg2.OperationalError("the server takes no writes (a standby, or default_transaction_read_only)")
+            raise psycopg2.OperationalError(
+                "the server takes no writes (a standby, or default_transaction_read_only)"
+            )
 
     def alive(self) -> bool:
         """False when the server has closed the connection (an idle connection has nothing to read)."""

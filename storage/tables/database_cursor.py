@@ -23,7 +23,9 @@ class TransactionCursor(Cursor):
         if not isinstance(query, (str, bytes)):
             query = query.as_string(self)
         self.begun = True
-        return _storable(super().execute, b"BEGIN;" + query if isinstance(query, bytes) else "BEGIN;" + query, vars)
+        return _storable(
+            super().execute, b"BEGIN;" + query if isinstance(query, bytes) else "BEGIN;" + query, vars
+        )
 
     def executemany(self, query: Any, vars_list: Any) -> None:
         """As psycopg2's: one round trip for each row. Prefer ``psycopg2.extras.execute_values`` or arrays."""

@@ -17,7 +17,9 @@ from storage.tables.migrations import migrate, read_migrations
 CONNECT_SECONDS = 15.0
 
 
-async def open_database(settings: DatabaseSettings | None, data_dir: Path, reactor: Any, connections: int = 4) -> Database:
+async def open_database(
+    settings: DatabaseSettings | None, data_dir: Path, reactor: Any, connections: int = 4
+) -> Database:
     """Start the embedded PostgreSQL (``settings`` is None) or reach the operator's own, apply migrations, make the pool.
 
     Call it on the main thread with ``data_dir`` locked; ``Database.close`` ends the embedded one too. Raises DatabaseRefused.
@@ -48,7 +50,9 @@ def prepare(parameters: dict[str, object]) -> list[int]:
     try:
         return migrate(connection.raw, read_migrations())
     except psycopg2.Error as problem:
-        raise DatabaseRefused(f"The schema could not be brought up to date: {str(problem).strip()}") from problem
+        raise DatabaseRefused(
+            f"The schema could not be brought up to date: {str(problem).strip()}"
+        ) from problem
     finally:
         connection.close()
 
@@ -78,4 +82,6 @@ def _connect(parameters: dict[str, object]) -> Connection:
                 ) from problem
             time.sleep(0.25)
         except psycopg2.Error as problem:
-            raise DatabaseRefused(f"Cannot use the database: {str(problem).strip()}. Check `database:`") from problem
+            raise DatabaseRefused(
+                f"Cannot use the database: {str(problem).strip()}. Check `database:`"
+            ) from problem

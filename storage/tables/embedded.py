@@ -109,7 +109,12 @@ class EmbeddedPostgres:
         )
         with open(self._log_path(), "ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=embedded_cluster.environment(),
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=embedded_cluster.environment(),
                 start_new_session=True,  # Ctrl-C is for us; we tell it when we are done
             )
 
@@ -132,7 +137,9 @@ class EmbeddedPostgres:
             if len(lines) >= 8 and lines[0] == str(process.pid) and lines[7].strip() == "ready":
                 return
             time.sleep(0.005)
-        raise DatabaseRefused(f"PostgreSQL did not get ready within {START_SECONDS:.0f} s: {self._log_tail()}")
+        raise DatabaseRefused(
+            f"PostgreSQL did not get ready within {START_SECONDS:.0f} s: {self._log_tail()}"
+        )
 
     def _log_tail(self) -> str:
         text = (self._data_dir / "postgres.log").read_text("utf-8", "replace")

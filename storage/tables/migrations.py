@@ -73,7 +73,9 @@ def _apply_next(connection: PgConnection, migrations: Sequence[Migration]) -> in
             cur.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             cur.execute(_TABLE)
             cur.execute("SELECT number, name, checksum FROM schema_migrations")
-            missing = _missing(migrations, {number: (name, checksum) for number, name, checksum in cur.fetchall()})
+            missing = _missing(
+                migrations, {number: (name, checksum) for number, name, checksum in cur.fetchall()}
+            )
             if missing is not None:
                 cur.execute(missing.sql)
                 cur.execute(

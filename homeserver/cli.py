@@ -1,0 +1,213 @@
+"""The command ``folkmoot``: reads flags and configuration, then calls what does the work."""
+
+import argparse
+import getpass
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from config.errors import ConfigError
+
+
+class CommandFailed(Exception):
+    """A command could not do its work; the message says why and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status: 0 done, 1 failed, 2 wrong usage or configuration."""
+    options = parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except ConfigError as problem:
+        return _fail(options, problem.problems, 2)
+    except CommandFailed as problem:
+        return _fail(options, [str(problem)], 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their flags."""
+    top = argparse.ArgumentParser(prog="folkmoot", description="A light, fast, federated Matrix homeserver.")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    run = _command(commands, "run", _run, "run the server until it is told to stop")
+    run.add_argument(
+        "--listen", action="append", metavar="HOST:PORT", help="answer here; repeatable; IPv6 as [::1]:8008"
+    )
+    run.add_argument("--open-registration", action="store_true", help="let anybody register an account")
+
+    _with_json(
+        _command(commands, "check-config", _check_config, "check the configuration and say what is wrong")
+    )
+
+    register = _command(commands, "register-user", _register_user, "create an account on the running server")
+    register.add_argument("localpart", help="the name before the colon: alice for @alice:example.org")
+    register.add_argument(
+        "--password-file", type=Path, metavar="FILE", help="read the password here instead of asking"
+    )
+    register.add_argument("--admin", action="store_true", help="make it an administrator")
+    register.add_argument("--url", help="where the server answers, if the configuration does not say")
+    _with_json(register)
+
+    log = _command(commands, "check-log", _check_log, "verify the log (the server must be stopped)")
+    log.add_argument("--rebuild", action="store_true", help="rebuild every index from the log")
+    _with_json(log)
+
+    for name, action, text in (
+        ("dump-database", _dump_database, "write the PostgreSQL tables to a file"),
+        ("load-database", _load_database, "fill a new database from such a file"),
+    ):
+        _command(commands, name, action, text).add_argument("file", type=Path)
+
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(command=_version)
+    _with_json(version)
+    return top
+
+
+def _command(commands: Any, name: str, action: Any, text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(command=action)
+    command.add_argument(
+        "--config", action="append", type=Path, default=[], metavar="FILE", help="repeatable; later wins"
+    )
+    command.add_argument("--data-dir", metavar="DIR", help="default: ./folkmoot-data")
+    command.add_argument(
+        "--server-name", metavar="NAME", help="what follows the colon in user IDs; default: localhost"
+    )
+    return command
+
+
+def _with_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="answer in JSON, for scripts")
+
+
+def load(options: argparse.Namespace) -> Any:
+    """The ``Config`` that files, environment and flags give together."""
+    from config.load import load_config
+
+    flags: dict[str, Any] = {}
+    if options.data_dir is not None:
+        flags["data_dir"] = options.data_dir
+    if options.server_name is not None:
+        flags["server_name"] = options.server_name
+    if getattr(options, "open_registration", False):
+        flags |= {"enable_registration": True, "enable_registration_without_verification": True}
+    if getattr(options, "listen", None):
+        flags["listeners"] = [listen_address(text) for text in options.listen]
+    return load_config(options.config, flags=flags)
+
+
+def listen_address(text: str) -> dict[str, Any]:
+    """``host:port``, ``[::1]:port`` or ``:port`` (all addresses) as a listener. Raises ConfigError."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not port.isascii() or not port.isdigit() or (":" in bare and bare == host):
+        raise ConfigError([f"--listen {text}: write host:port, like 127.0.0.1:8008 or [::1]:8008"])
+    return {"port": int(port), "bind_addresses": [bare] if bare else ["0.0.0.0", "::"]}
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = load(options)
+    from homeserver import main as wiring
+
+    return int(wiring.run(config))
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    config = load(options)
+    tell(
+        options,
+        f"The configuration is fine: {config.server_name}",
+        server_name=config.server_name,
+        problems=[],
+    )
+    return 0
+
+
+def _register_user(options: argparse.Namespace) -> int:
+    config = load(options)
+    if options.password_file is not None:
+        try:
+            password = options.password_file.read_text("utf-8").rstrip("\r\n")
+        except OSError as problem:
+            raise CommandFailed(f"{options.password_file} cannot be read: {problem.strerror}") from problem
+    else:
+        password = getpass.getpass("Password: ")
+        if password != getpass.getpass("Again: "):
+            raise CommandFailed("The two passwords differ; nothing was done")
+    from homeserver.admin import shared_secret
+
+    try:
+        user_id = shared_secret.register(
+            config, options.localpart, password, admin=options.admin, url=options.url
+        )
+    except shared_secret.RegistrationFailed as problem:
+        raise CommandFailed(str(problem)) from problem
+    tell(options, f"Created {user_id}", user_id=user_id)
+    return 0
+
+
+def _check_log(options: argparse.Namespace) -> int:
+    config = load(options)
+    from config.data_directory import DataDirectory
+
+    with DataDirectory(Path(config.data_dir)) as directory:
+        from storage.log import check
+
+        report = check.check_directory_log(directory.path / "log", rebuild=options.rebuild)
+    problems = [str(problem) for problem in report.problems]
+    tell(options, "\n".join([*problems, report.summary()]), problems=problems, summary=report.summary())
+    return 1 if problems else 0
+
+
+def _dump_database(options: argparse.Namespace) -> int:
+    return _transfer(options, "dump")
+
+
+def _load_database(options: argparse.Namespace) -> int:
+    return _transfer(options, "load")
+
+
+def _transfer(options: argparse.Namespace, direction: str) -> int:
+    config = load(options)
+    from config.data_directory import DataDirectory
+    from storage.tables import transfer
+    from storage.tables.errors import DatabaseRefused
+
+    work = transfer.dump if direction == "dump" else transfer.load
+    try:
+        with DataDirectory(Path(config.data_dir)) as directory:
+            work(config.database, directory.path, options.file)
+    except DatabaseRefused as problem:
+        raise CommandFailed(str(problem)) from problem
+    return 0
+
+
+def _version(options: argparse.Namespace) -> int:
+    version = metadata.version("folkmoot")
+    tell(options, f"folkmoot {version}", version=version)
+    return 0
+
+
+def tell(options: argparse.Namespace, sentence: str, **facts: Any) -> None:
+    """The outcome on stdout: a sentence for people, or the facts for scripts."""
+    print(json.dumps(facts) if getattr(options, "json", False) else sentence)
+
+
+def _fail(options: argparse.Namespace, problems: list[str], status: int) -> int:
+    if getattr(options, "json", False):
+        print(json.dumps({"problems": problems}))
+    else:
+        for problem in problems:
+            print(f"folkmoot: {problem}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
