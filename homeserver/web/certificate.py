@@ -1,12 +1,15 @@
 """The TLS certificate of the listeners, renewable while connections stay open."""
 
 from OpenSSL.SSL import Context, Error
+from twisted.internet.interfaces import IOpenSSLContextFactory
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 from twisted.logger import Logger
+from zope.interface import implementer
 
 log = Logger()
 
 
+@implementer(IOpenSSLContextFactory)
 class Certificate:
     """Gives each new TLS connection the newest certificate that could be read.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import interfaces
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -179,9 +180,7 @@ class HttpChannel(Protocol):
         if isinstance(outcome, Deferred):
             if self.server.stopping:
                 call.stop()
-            outcome.addCallbacks(
-                self._answer_later, self._fault_later, (call, connection), {}, (call, connection)
-            )
+            outcome.addCallbacks(self._answer_later, self._fault_later, (call, connection), {}, (call, connection))
         else:
             self._answer(outcome, call, connection)
 
@@ -244,11 +243,10 @@ class HttpChannel(Protocol):
         self._finished = True
         self._buffer = b""
         self.transport.unregisterProducer()
-        half_close = getattr(self.transport, "loseWriteConnection", None)
-        if half_close is None:
-            self.transport.loseConnection()
+        if isinstance(self.transport, ProtocolWrapper):
+            self.transport.loseConnection()  # TLS says its own goodbye
         else:
-            half_close()
+            self.transport.loseWriteConnection()
         self.deadline = self.server.now + self.server.timeouts.linger
 
     def cut(self) -> None:

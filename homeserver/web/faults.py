@@ -22,8 +22,7 @@ def describe_fault(call: Call, error: BaseException | None) -> str:
             break
         lines.append(f"{type(link).__module__}.{type(link).__qualname__}: {blank(str(link), secrets)}")
         lines.extend(
-            f"  {frame.filename}:{frame.lineno} in {frame.name}"
-            for frame in traceback.extract_tb(link.__traceback__)
+            f"  {frame.filename}:{frame.lineno} in {frame.name}" for frame in traceback.extract_tb(link.__traceback__)
         )
         link = link.__cause__ or link.__context__
     return "\n".join(lines)

@@ -126,9 +126,7 @@ class Router:
                 self._limits.take(route.limit, sender.user_id)
         return route.handler(call)
 
-    async def _finish_authenticated(
-        self, call: Call, route: Route, requester: Awaitable[Requester]
-    ) -> Answer:
+    async def _finish_authenticated(self, call: Call, route: Route, requester: Awaitable[Requester]) -> Answer:
         try:
             admit(call, route.auth, await requester)
             result = self._run(call, route)

@@ -1,7 +1,6 @@
 """Ports of every kind on loopback, and what systemd hears."""
 
 import datetime
-import os
 import socket
 import ssl
 import stat
@@ -25,6 +24,7 @@ from homeserver.web.limits import Limits
 from homeserver.web.listeners import Listeners
 from homeserver.web.router import Auth, Route, Router
 from homeserver.web.sd_notify import ServiceNotifier
+from homeserver.web.socket import Socket, SocketServer, SocketSettings
 
 reactor: Any = real_reactor
 REQUEST = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -34,6 +34,14 @@ def server() -> HttpServer:
     routes = [Route("GET", "/a", lambda call: {"address": call.address}, Auth.NONE)]
     router = Router(routes, None, Limits({}, lambda: 0.0))  # type: ignore[arg-type]
     return HttpServer(router, reactor)
+
+
+def mode_of(path: str) -> int:
+    return stat.S_IMODE(Path(path).stat().st_mode)
+
+
+def is_empty(folder: Path) -> bool:
+    return not list(folder.iterdir())
 
 
 def ask(connection: socket.socket) -> bytes:
@@ -85,7 +93,7 @@ async def test_several_at_once(tmp_path: Path) -> None:
     listeners.start()
     port = int(listeners.urls[0].rpartition(":")[2])
     assert listeners.urls == [f"http://127.0.0.1:{port}", f"unix:{path}"]
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+    assert mode_of(path) == 0o600
 
     def over_both() -> tuple[bytes, bytes]:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as tcp:
@@ -98,7 +106,7 @@ async def test_several_at_once(tmp_path: Path) -> None:
     tcp_answer, unix_answer = await deferToThread(over_both)
     await listeners.stop()
     assert b'"127.0.0.1"' in tcp_answer and b'"203.0.113.9"' in unix_answer
-    assert not os.path.exists(path)
+    assert is_empty(tmp_path), "neither socket nor lock is left"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
 
@@ -145,6 +153,54 @@ async def test_tls_and_its_renewal(tmp_path: Path) -> None:
     kept.close()
     fresh.close()
     await listeners.stop(0.5)
+
+
+class Echo:
+    """A socket handler that sends back what it gets."""
+
+    def connected(self, socket: Socket) -> None:
+        pass
+
+    def message(self, socket: Socket, text: bytes) -> None:
+        socket.send(text)
+
+    def drained(self, socket: Socket) -> None:
+        pass
+
+    def closed(self, socket: Socket, code: int) -> None:
+        pass
+
+
+@ensureDeferred
+async def test_websocket_and_refusals_over_tls(tmp_path: Path) -> None:
+    sockets = SocketServer(Echo(), SocketSettings(path="/stream", close_timeout=0.4), reactor)
+    router = Router([], None, Limits({}, lambda: 0.0))  # type: ignore[arg-type]
+    here = HttpServer(router, reactor, upgrades=sockets)
+    settings = [Listener(port=0, bind_addresses=("127.0.0.1",), tls=True)]
+    listeners = Listeners(reactor, here, settings, Certificate(*make_certificate(tmp_path, "x.example")))
+    listeners.start()
+    port = int(listeners.urls[0].rpartition(":")[2])
+    lines = ("GET /stream HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade")
+    key = ("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "", "")
+
+    def talk() -> tuple[bytes, bytes]:
+        with tls_connection(port) as connection:
+            connection.sendall("\r\n".join((*lines, *key)).encode())
+            handshake = connection.recv(4096)
+            connection.sendall(b"\x81\x82\0\0\0\0hi")
+            return handshake, connection.recv(4096)
+
+    def break_framing() -> bytes:
+        with tls_connection(port) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            return b"".join(iter(lambda: connection.recv(4096), b""))
+
+    handshake, echo = await deferToThread(talk)
+    refusal = await deferToThread(break_framing)
+    await sockets.stop(4000, "restart")
+    await listeners.stop(0.5)
+    assert handshake.startswith(b"HTTP/1.1 101 ") and echo == b"\x81\x02hi"
+    assert refusal.startswith(b"HTTP/1.1 400 ") and refusal.endswith(b"}")
 
 
 @ensureDeferred
