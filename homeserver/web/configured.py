@@ -1,30 +1,8 @@
-"""From the settings to the bounds of this package, each in the unit that it uses here."""
+"""From the settings to the bounds on connections, each in the unit that it is used in here (rates: `rates`)."""
 
-from config.schema import Config, RateLimit
+from config.schema import Config
 from homeserver.web.http import ConnectionLimits, Timeouts
-from homeserver.web.limits import Rate
 from homeserver.web.socket import SocketSettings
-
-
-def rates(config: Config) -> dict[str, Rate]:
-    """The rate limits by the names that routes and services use; those set to null are left out."""
-    login, joins, invites = config.rc_login, config.rc_joins, config.rc_invites
-    settings: dict[str, RateLimit | None] = {
-        "message": config.rc_message,
-        "registration": config.rc_registration,
-        "registration_token_validity": config.rc_registration_token_validity,
-        "room_creation": config.rc_room_creation,
-        "key_requests": config.rc_key_requests,
-        "login.address": login.address if login else None,
-        "login.account": login.account if login else None,
-        "login.failed_attempts": login.failed_attempts if login else None,
-        "joins.local": joins.local if joins else None,
-        "joins.remote": joins.remote if joins else None,
-        "invites.per_room": invites.per_room if invites else None,
-        "invites.per_user": invites.per_user if invites else None,
-        "invites.per_issuer": invites.per_issuer if invites else None,
-    }
-    return {name: Rate(limit.per_second, limit.burst_count) for name, limit in settings.items() if limit is not None}
 
 
 def timeouts(config: Config) -> Timeouts:

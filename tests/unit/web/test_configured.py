@@ -5,6 +5,7 @@ import dataclasses
 from config.schema import Config, LoginLimits, RateLimit
 from homeserver.web import configured
 from homeserver.web.limits import Limits, Rate
+from homeserver.web.rates import rates_of
 
 
 def test_every_rate_limit_of_the_settings_has_a_name() -> None:
@@ -14,16 +15,16 @@ def test_every_rate_limit_of_the_settings_has_a_name() -> None:
         value = getattr(config, field.name)
         if field.name.startswith("rc_") and field.name != "rc_federation":
             counted += 1 if isinstance(value, RateLimit) else len(dataclasses.fields(value))
-    rates = configured.rates(config)
+    rates = rates_of(config)
     assert len(rates) == counted
     Limits(rates, lambda: 0.0)
 
 
 def test_null_turns_a_limit_off() -> None:
     config = Config(rc_message=None, rc_joins=None, rc_login=LoginLimits(account=None))
-    names = configured.rates(config).keys()
+    names = rates_of(config).keys()
     assert not names & {"message", "joins.local", "joins.remote", "login.account"}
-    assert configured.rates(config)["login.address"] == Rate(0.1, 10)
+    assert rates_of(config)["login.address"] == Rate(0.1, 10)
 
 
 def test_milliseconds_become_seconds() -> None:
