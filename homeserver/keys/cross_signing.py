@@ -133,7 +133,10 @@ def _verified(
     """The key with those of its signatures that are right; raises MatrixError 400 when one is wrong."""
     value = orjson.loads(key.key_json)
     given = value.pop("signatures", {}).get(user_id, {})
-    signers = {f"ed25519:{master.public_key}": master.public_key} if usage != "master" else _device_signers(cur, user_id)
+    if usage == "master":
+        signers = _device_signers(cur, user_id)
+    else:
+        signers = {f"ed25519:{master.public_key}": master.public_key}
     kept = {}
     for name, signature in given.items():
         if name not in signers:

@@ -8,6 +8,9 @@ from storage.tables.device_keys import existing_devices
 
 Devices = frozenset[str]
 
+ATTEMPTS = 5
+"""How often the devices are read again because some came or went during the read."""
+
 
 class DeviceDirectory:
     """Devices of the local accounts that were asked for lately, at most ``limit`` accounts."""
@@ -25,13 +28,14 @@ class DeviceDirectory:
     async def load(self, user_ids: Iterable[str]) -> None:
         """Bring the devices of these accounts into memory; unknown and deactivated accounts have none."""
         missing = [user_id for user_id in user_ids if user_id not in self._devices]
-        while missing:
+        rows: list[tuple[str, str]] = []
+        for _ in range(ATTEMPTS if missing else 0):
             changes = self._changes
             rows = await self._database.run_single(lambda cur: existing_devices(cur, missing))
             if changes == self._changes:
                 break
         found: dict[str, list[str]] = {}
-        for user_id, device_id in rows if missing else ():
+        for user_id, device_id in rows:
             found.setdefault(user_id, []).append(device_id)
         for user_id, device_ids in found.items():
             self._devices[user_id] = frozenset(device_ids)

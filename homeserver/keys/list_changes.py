@@ -1,8 +1,9 @@
-"""Whose keys a user has to fetch again, and whose no longer matter (Client-Server API, "Tracking the device list for a user").
+"""Whose keys a user has to fetch again, and whose no longer matter.
 
-Somebody is on the first list when their devices or keys changed, or when they and the user came to share a room; on the second
-when the last room that they shared is gone. Naming somebody once too often costs a query, missing somebody breaks
-encryption: where the past is not at hand the answer errs on that side.
+Client-Server API, "Tracking the device list for a user". Somebody is on the first list when their devices or keys
+changed, or when they and the user came to share a room; on the second when the last room that they shared is gone.
+Naming somebody once too often costs a query, missing somebody breaks encryption: where the past is not at hand the
+answer errs on that side.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

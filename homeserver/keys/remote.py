@@ -1,6 +1,6 @@
 """What the keys of people on other servers need from federation.
 
-Until federation is wired, :class:`NoRemoteKeys` stands in and every remote server counts as one that could not be reached.
+Without federation :class:`NoRemoteKeys` stands in: every other server counts as one that could not be reached.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -11,8 +11,8 @@ from storage.tables.one_time_keys import Wanted
 class RemoteAnswer(NamedTuple):
     """What one other server answered; ``failure`` says why it could not, and then the rest is empty.
 
-    ``keys`` has the fields of its `/keys/query` or `/keys/claim` answer, checked for shape and limited to the users that
-    were asked for.
+    ``keys`` has the fields of its `/keys/query` or `/keys/claim` answer, checked for shape and limited to the users
+    that were asked for.
     """
 
     keys: dict[str, Any]

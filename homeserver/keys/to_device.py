@@ -1,7 +1,7 @@
 """Messages to devices (Client-Server API, "Send-to-Device messaging").
 
-One call is one append: all inboxes and the transaction id, or nothing. A message for somebody who cannot receive it (an unknown
-or deactivated account, an unknown device) leaves nothing behind.
+One call is one append: all inboxes and the transaction id, or nothing. A message for somebody who cannot receive it
+(an unknown or deactivated account, an unknown device) leaves nothing behind.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """Glob-style matching in linear time (appendices, "Glob-style Matching"). Pure.
 
-``*`` stands for any text, ``?`` for one character. People write these patterns and other people write the texts, so nothing
-here may take long for any pair of them: no regular expressions, no backtracking. Between stars the leftmost
-match is always as good as any other, so that each piece is searched once; a piece with ``?`` is found by carrying one bit for
-each of its characters along the text.
+``*`` stands for any text, ``?`` for one character. People write these patterns and other people write the texts, so
+nothing here may take long for any pair of them: no regular expressions, no backtracking. Between stars the leftmost
+match is always as good as any other, so that each piece is searched once; a piece with ``?`` is found by carrying one
+bit for each of its characters along the text.
 """
 
 from collections.abc import Iterator

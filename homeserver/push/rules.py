@@ -1,7 +1,8 @@
 """Push rules: which of a user's rules an event meets, and what follows (Client-Server API, "Push Rules"). Pure.
 
-An event is looked at once and then judged for many users. What depends on the event alone is decided at the first user and
-remembered with the event; for each further user with the same rules only the conditions that speak of the user are left.
+An event is looked at once and then judged for many users. What depends on the event alone is decided at the first user
+and remembered with the event; for each further user with the same rules only the conditions that speak of the user are
+left.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,9 +22,9 @@ _ABSENT: Any = object()
 class FlatEvent:
     """One event with what was already found out about it.
 
-    ``event`` has the fields of a client event (`type`, `sender`, `room_id`, `content`, `state_key`...). ``member_count``
-    gives the room's joined members; ``may_notify`` whether the sender's power reaches the notification level of a
-    key such as ``room``. Both are asked only when a rule wants to know, once each.
+    ``event`` has the fields of a client event (`type`, `sender`, `room_id`, `content`, `state_key`...).
+    ``member_count`` gives the room's joined members; ``may_notify`` whether the sender's power reaches the
+    notification level of a key such as ``room``. They are asked only when a rule wants to know.
     """
 
     __slots__ = ("_event", "_lower", "_may_notify", "_member_count", "_plans", "sender")

@@ -96,7 +96,7 @@ def put(
 
 
 def checked_actions(actions: Any) -> list[Any]:
-    """The actions of a request without the historical ones. Raises MatrixError 400 for others than the defined forms."""
+    """The actions of a request without the historical ones. Raises MatrixError 400 for undefined forms."""
     if type(actions) is not list or len(actions) > MAX_ACTIONS:
         raise MatrixError(400, "M_INVALID_PARAM", "'actions' has to be a list of actions")
     for action in actions:

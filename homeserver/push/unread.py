@@ -97,6 +97,12 @@ class Unread:
         person = Person(user_id, lambda: _display_name(snapshot, meta, user_id))
         return evaluate(self._rules.compiled(snapshot, user_id), event, person)
 
+    def joined_at(self, snapshot: Snapshot, user_id: str, room_id: str) -> int:
+        """The place in the room from which on events count for a joined user."""
+        meta = room_meta(snapshot, room_id)
+        record = membership_in(snapshot, user_id, room_id)
+        return 0 if meta is None or record is None else _joined_at(snapshot, meta, user_id, record.event_id)
+
     def _state(
         self,
         snapshot: Snapshot,

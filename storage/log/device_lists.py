@@ -1,7 +1,7 @@
 """When somebody's devices or keys last changed.
 
-For each user only the last change is kept in the index: whoever has to hear of an earlier one hears of that. Some changes are
-seen by one person alone (what they signed of other people's keys); those are kept as they come.
+For each user only the last change is kept in the index: whoever has to hear of an earlier one hears of that. Some
+changes are seen by one person alone (what they signed of other people's keys); those are kept as they come.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def put_change(batch: Batch, user_id: str) -> int:
 
 
 def put_private_change(batch: Batch, user_id: str, viewer: str) -> int:
-    """The keys of ``user_id`` look different to ``viewer`` alone. The entry's ``ref`` is the user, its user the viewer."""
+    """The keys of ``user_id`` look different to ``viewer`` alone: the entry's user; its ``ref`` is ``user_id``."""
     position = batch.entry(Kind.DEVICE_LIST, user_id=viewer, ref=user_id.encode())
     batch.put(DEVICE_LIST_POSITIONS, u64(position), user_id.encode() + _SEPARATOR + viewer.encode())
     return position

@@ -134,7 +134,9 @@ def test_a_literal_means_its_stars(pattern: str, text: str) -> None:
     assert Glob.literal(pattern).matches_words(text) is any(pattern == text[a:b] for a in places for b in places)
 
 
-@pytest.mark.parametrize("pattern", ["a?" * 500 + "b", "*a" * 500 + "b", "a*" * 4 + "?b", "?" * 999 + "c", "a" * 999 + "?"])
+@pytest.mark.parametrize(
+    "pattern", ["a?" * 500 + "b", "*a" * 500 + "b", "a*" * 4 + "?b", "?" * 999 + "c", "a" * 999 + "?"]
+)
 def test_h06_no_pattern_is_slow(pattern: str) -> None:
     """The longest pattern against the longest body; backtracking would take minutes, so a second is a wide margin."""
     text, start = "a" * 65_000, time.process_time()
@@ -209,7 +211,9 @@ def test_conditions_that_do_not_match(condition: dict[str, Any]) -> None:
     assert actions(message(number=1, list=[True, [1], "1"]), rule(condition)) == []
 
 
-@pytest.mark.parametrize(("text", "counts"), [("<3", {2}), (">2", {3}), ("<=2", {2}), (">=3", {3}), ("==2", {2}), ("3", {3})])
+@pytest.mark.parametrize(
+    ("text", "counts"), [("<3", {2}), (">2", {3}), ("<=2", {2}), (">=3", {3}), ("==2", {2}), ("3", {3})]
+)
 def test_member_counts(text: str, counts: set[int]) -> None:
     condition = {"kind": "room_member_count", "is": text}
     assert {n for n in (2, 3) if actions(message(), rule(condition), members=n)} == counts

@@ -4,9 +4,14 @@ import random
 from typing import Any
 
 import orjson
+import pytest
 
+from federation.rules.errors import MatrixError
+from homeserver.client.notifications import Notifications
+from homeserver.push.notified import Notified
 from homeserver.push.push_rules import PushRules
 from homeserver.push.unread import Unread, UnreadCounts
+from homeserver.web.call import Call, Requester
 from storage.log.events import SPANS, NewEvent, put_event
 from storage.log.receipts import Receipt, put_receipt
 from storage.log.rooms import MembershipRecord, RoomMeta, put_membership, put_room
@@ -89,7 +94,7 @@ class ImmediateClock:
     def __init__(self) -> None:
         self.calls: list[Any] = []
 
-    def callLater(self, delay: float, call: Any, *args: Any) -> None:  # noqa: N802
+    def callLater(self, delay: float, call: Any, *args: Any) -> None:
         self.calls.append((call, args))
 
     def run(self) -> None:
@@ -185,3 +190,31 @@ def test_counting_step_by_step_agrees_with_counting_from_nothing() -> None:
             else:
                 world.count()
         assert world.count() == world.count(world.counter()), seed
+
+
+def test_notifications_are_listed_newest_first_in_pages() -> None:
+    world = World()
+    for n in range(5):
+        world.message(**(MENTION if n == 1 else {}))
+        world.message(ME)
+    world.read(5)
+
+    class Rooms:
+        def joined_rooms(self, user_id: str) -> dict[str, None]:
+            return {ROOM: None}
+
+    def get(query: str) -> tuple[list[tuple[str, bool]], str | None]:
+        call = Call("GET", "/x?" + query, {})
+        call.sender = Requester(ME)
+        answer = orjson.loads(orjson.dumps(api.get(call)))
+        return [(one["event"]["event_id"], one["read"]) for one in answer["notifications"]], answer.get("next_token")
+
+    api = Notifications(world.log, Notified(Rooms(), world.unread))
+    everything = [("$10", False), ("$8", False), ("$6", False), ("$4", True), ("$2", True)]
+    assert get("") == (everything, None)
+    found, token = get("limit=3")
+    assert found == everything[:3]
+    assert get(f"from={token}") == (everything[3:], None)
+    assert get("only=highlight") == ([("$4", True)], None)
+    with pytest.raises(MatrixError):
+        get("from=-1")
