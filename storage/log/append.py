@@ -265,6 +265,7 @@ class Log:
             self._waiting = _Group()
             group.upto = self._flushed = position
             self._release(group)
+            self._settle()
         else:
             self._schedule()
         return position
@@ -333,7 +334,7 @@ class Log:
     def _settle(self) -> None:
         if self._waiting.waiters or self._waiting.entries:
             self._schedule()
-        elif self._idle and self._flight is None:
+        elif self._idle and self._flight is None and not self._releasing:
             self._tell_idle()
 
     def _release(self, group: _Group) -> None:
@@ -381,7 +382,8 @@ class Log:
 
     def flushed(self) -> "Deferred[None]":
         """Fires when nothing is waiting and nothing is being committed."""
-        if self._flight is None and not self._waiting.waiters and not self._waiting.entries:
+        busy = self._flight is not None or self._releasing
+        if not busy and not self._waiting.waiters and not self._waiting.entries:
             return succeed(None)
         waiter: Deferred[None] = Deferred()
         self._idle.append(waiter)
