@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from typing import Iterator
+from collections.abc import Iterator
 
 from config.schema import Config, Listener, RateLimit
 
@@ -107,7 +107,7 @@ def _database(config: Config) -> Iterator[str]:
 def _limits(config: Config) -> Iterator[str]:
     for path, limit in _rate_limits(config, ""):
         if limit.per_second < 0 or limit.burst_count < 1:
-            yield f"{path}: per_second must not be negative and burst_count at least 1; write `{path}: null` for no limit"
+            yield f"{path}: per_second must not be negative and burst_count at least 1; `{path}: null` is no limit"
     if config.password_config.policy.minimum_length > 512:
         yield "password_config.policy.minimum_length: no password may be longer than 512 characters"
 

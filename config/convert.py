@@ -28,7 +28,7 @@ _LARGEST = 2**53 - 1
 class Given:
     """A value with where it was given. ``text``: it came as a string whatever its type (from the environment)."""
 
-    __slots__ = ("value", "source", "folder", "text")
+    __slots__ = ("folder", "source", "text", "value")
 
     def __init__(self, value: Any, source: str, folder: Path, text: bool = False) -> None:
         self.value = value

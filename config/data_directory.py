@@ -1,4 +1,4 @@
-"""The data directory: closed to others, used by one server at a time, home of the secrets that the server makes itself."""
+"""The data directory: closed to others, used by one server at a time, home of secrets that the server makes."""
 
 import fcntl
 import os
@@ -48,7 +48,7 @@ class DataDirectory:
             os.close(file)
             raise ConfigError(
                 [
-                    f"{self.path} is in use by another server (process {holder}): stop that one, or give another --data-dir"
+                    f"{self.path} is in use by another server (process {holder}): stop it, or give another --data-dir"
                 ]
             ) from None
         os.ftruncate(file, 0)
@@ -56,7 +56,7 @@ class DataDirectory:
         return file
 
     def registration_secret(self) -> str:
-        """The shared secret of ``/_synapse/admin/v1/register`` where the configuration has none; made when first asked for."""
+        """The shared secret of ``/_synapse/admin/v1/register`` where none is configured; made when first asked for."""
         secret = read_registration_secret(self.path)
         if secret is None:
             secret = secrets.token_hex(32)

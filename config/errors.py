@@ -1,6 +1,6 @@
 """What is wrong with a configuration."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 
 class ConfigError(Exception):

@@ -1,7 +1,7 @@
 """From YAML files, the environment and flags to one checked ``Config``.
 
-Later sources win: files in their order, then ``FOLKMOOT_*``, then flags. Mappings merge key by key, everything else is replaced.
-All that is wrong is said at once, each with its place and a way out.
+Later sources win: files in their order, then ``FOLKMOOT_*``, then flags. Mappings merge key by key, everything
+else is replaced. All that is wrong is said at once, each with its place and a way out.
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str], here: Path) -> dict[str, Any]:
-    """``FOLKMOOT_DATABASE__ARGS__HOST=db`` is ``database: {args: {host: db}}``; lists and the like are written as YAML."""
+    """``FOLKMOOT_DATABASE__ARGS__HOST=db`` is ``database: {args: {host: db}}``; lists are written as YAML."""
     tree: dict[str, Any] = {}
     for name in sorted(environment):
         if not name.startswith(ENVIRONMENT_PREFIX) or name in OTHER_VARIABLES:

@@ -7,11 +7,13 @@ The names are Synapse's where the meaning is the same. A field's type is its rul
 * ``Secret`` may also be given through a file: the key with ``_path`` behind it names that file;
 * ``FilePath`` is relative to the file that says it (to the working directory when given by flag or environment).
 
-``docs/manual/configuration.md`` explains each one and ``config/sample.yaml`` shows each one; tests keep the three together.
+``docs/manual/configuration.md`` explains each one and ``config/sample.yaml`` shows each one; tests keep the three
+together.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Mapping
+from typing import Annotated, Any, Literal
 
 Duration = Annotated[int, "duration"]
 Size = Annotated[int, "size"]
@@ -26,7 +28,10 @@ DAY = 24 * HOUR
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RateLimit:
-    """A token bucket: ``burst_count`` actions at once, refilled at ``per_second``. ``null`` in its place turns it off."""
+    """A token bucket: ``burst_count`` actions at once, refilled at ``per_second``.
+
+    ``null`` in its place turns it off.
+    """
 
     per_second: float
     burst_count: int
@@ -71,7 +76,7 @@ class FederationLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listener:
-    """One address that the server answers on: TCP (``port`` on each of ``bind_addresses``) or a Unix socket (``path``)."""
+    """Where the server answers: TCP (``port`` on each of ``bind_addresses``) or a Unix socket (``path``)."""
 
     port: int | None = None
     bind_addresses: tuple[str, ...] = ("127.0.0.1", "::1")

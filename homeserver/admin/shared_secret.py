@@ -27,7 +27,8 @@ def register(config: Config, localpart: str, password: str, *, admin: bool, url:
     secret = config.registration_shared_secret or read_registration_secret(Path(config.data_dir))
     if secret is None:
         raise RegistrationFailed(
-            f"No shared secret: start the server first (it makes one in {config.data_dir}), or set registration_shared_secret"
+            f"No shared secret: start the server first (it makes one in {config.data_dir}), "
+            "or set registration_shared_secret"
         )
     connection = connect(config, url)
     try:
@@ -53,7 +54,10 @@ def signature(secret: str, nonce: str, localpart: str, password: str, admin: boo
 
 
 def connect(config: Config, url: str | None) -> HTTPConnection:
-    """A connection to ``url``, or to the first listener. Our own TLS listener is not asked whether it knows its name."""
+    """A connection to ``url``, or to the first listener.
+
+    Our own TLS listener is not asked whether it knows its name.
+    """
     if url is not None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or parts.hostname is None:

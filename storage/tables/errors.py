@@ -4,7 +4,7 @@ from typing import Any
 
 
 class TableError(Exception):
-    """A failure with a Matrix error body; this layer lies below ``federation.rules.errors`` and cannot use MatrixError."""
+    """A failure with a Matrix error body; this layer lies below ``federation`` and cannot use MatrixError."""
 
     status = 500
     errcode = "M_UNKNOWN"

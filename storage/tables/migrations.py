@@ -1,15 +1,17 @@
 """The schema as numbered SQL files, applied in order, each in one transaction, never changed afterwards.
 
-Two servers that start on one database at the same time take turns by an advisory lock. A file that was applied is known by
-its checksum, so that editing it is noticed instead of silently having no effect.
+Two servers that start on one database at the same time take turns by an advisory lock. A file that was applied is
+known by its checksum, so that editing it is noticed instead of silently having no effect.
 """
 
 import hashlib
+import itertools
 import re
 import time
+from collections.abc import Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 from psycopg2.extensions import connection as PgConnection
 
@@ -48,7 +50,7 @@ def read_migrations(folder: Traversable | None = None) -> list[Migration]:
         if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
             found.append(Migration(int(match[1]), match[2], file.read_text("utf-8")))
     found.sort()
-    for one, other in zip(found, found[1:]):
+    for one, other in itertools.pairwise(found):
         if one.number == other.number:
             raise ValueError(f"two migrations have the number {one.number:04}: {one.name} and {other.name}")
     return found

@@ -4,7 +4,8 @@ A row is written in the same SQL transaction as the change; a follower appends i
 append is durable. A crash between the two repeats the row, so whoever reads the entry must bear seeing it twice.
 """
 
-from typing import Any, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import orjson
 from psycopg2.extensions import cursor as Cursor

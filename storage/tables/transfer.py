@@ -1,4 +1,4 @@
-"""The whole of the tables to a file and back: between major versions of PostgreSQL, from embedded to external and back."""
+"""All tables to a file and back: between major versions of PostgreSQL, between embedded and external."""
 
 import os
 import subprocess
@@ -23,11 +23,10 @@ def dump(settings: DatabaseSettings | None, data_dir: Path, file: Path) -> None:
         raise DatabaseRefused(f"{file} exists; name a new file")
     fresh = file.with_name(file.name + ".part")
     try:
-        with _parameters(settings, data_dir) as parameters:
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
-                _run(["pg_dump", "--no-owner", "--no-privileges"], parameters, stdout=out)
-                out.flush()
-                os.fsync(out.fileno())
+        private = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(private, "wb") as out, _parameters(settings, data_dir) as parameters:
+            _run(["pg_dump", "--no-owner", "--no-privileges"], parameters, stdout=out)
+            os.fsync(out.fileno())
         fresh.replace(file)
     finally:
         fresh.unlink(missing_ok=True)

@@ -67,13 +67,13 @@ def test_a_failing_one_leaves_nothing_half_done(connections: list[Any]) -> None:
 
 def test_changed_file_is_refused(connections: list[Any]) -> None:
     migrate(connections[0], SMALL)
-    with pytest.raises(DatabaseRefused, match="0001_first.sql was changed"):
+    with pytest.raises(DatabaseRefused, match=r"0001_first\.sql was changed"):
         migrate(connections[0], [SMALL[0]._replace(sql="CREATE TABLE c (x int)"), *SMALL[1:]])
 
 
 def test_database_of_a_newer_release_is_refused(connections: list[Any]) -> None:
     migrate(connections[0], SMALL)
-    with pytest.raises(DatabaseRefused, match="0009_third of a newer Folkmoot"):
+    with pytest.raises(DatabaseRefused, match=r"0009_third of a newer Folkmoot"):
         migrate(connections[0], SMALL[:2])
 
 
