@@ -277,7 +277,7 @@ class Config:
     serve_server_wellknown: bool = False
     extra_well_known_client_content: Mapping[str, Any] = field(default_factory=dict)
 
-    support: Support = Support()
+    support: Support | None = None
 
     enable_registration: bool = False
     enable_registration_without_verification: bool = False

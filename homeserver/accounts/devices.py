@@ -40,7 +40,7 @@ class Devices:
         self._database = database
         self._authenticator = authenticator
 
-    async def list(self, user_id: str) -> "list[DeviceRow]":
+    async def all_of(self, user_id: str) -> list[DeviceRow]:
         """All devices of the account, with fresh ``last_seen`` values."""
         await self._authenticator.flush()
         return await self._database.run(lambda cur: devices.devices_of(cur, user_id))
@@ -69,7 +69,7 @@ class Devices:
         await self._database.run(work)
         self._tell(self.on_renamed, user_id, [device_id])
 
-    async def delete(self, user_id: str, device_ids: "list[str]") -> None:
+    async def delete(self, user_id: str, device_ids: list[str]) -> None:
         """Delete devices and end their sessions; those that don't exist are passed over."""
         deleted, revoked = await self._database.run(lambda cur: remove_devices(cur, user_id, device_ids))
         self._authenticator.revoked(revoked)
@@ -79,11 +79,11 @@ class Devices:
         """Said after the commit that made a device."""
         self._tell(self.on_created, user_id, [device_id])
 
-    def removed(self, user_id: str, device_ids: "list[str]") -> None:
+    def removed(self, user_id: str, device_ids: list[str]) -> None:
         """Said after the commit that removed devices with `remove_devices`."""
         self._tell(self.on_deleted, user_id, device_ids)
 
-    def _tell(self, observers: "list[DeviceObserver]", user_id: str, device_ids: "list[str]") -> None:
+    def _tell(self, observers: list[DeviceObserver], user_id: str, device_ids: list[str]) -> None:
         for device_id in device_ids:
             for observer in observers:
                 try:

@@ -8,13 +8,12 @@ import hmac
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import bcrypt
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.python.failure import Failure
 
 from config.schema import PasswordPolicy
@@ -38,7 +37,7 @@ class Passwords:
 
     def __init__(
         self,
-        reactor: IReactorFromThreads,
+        reactor: Any,
         *,
         memory_kib: int = 19 * 1024,
         time_cost: int = 2,

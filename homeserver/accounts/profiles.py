@@ -40,12 +40,12 @@ class Profiles:
             raise _not_found()
         return orjson.loads(stored)
 
-    async def get_field(self, user_id: str, key: str) -> dict[str, Any]:
-        """One field as ``{key: value}``. Raises MatrixError 404 M_NOT_FOUND."""
-        profile = await self.get(user_id)
-        if key not in profile:
-            raise MatrixError(404, "M_NOT_FOUND", "The profile has no such field")
-        return {key: profile[key]}
+
+    async def member_content(self, user_id: str) -> dict[str, Any]:
+        """What of the profile goes into member events; empty for users that don't exist."""
+        stored = await self._database.run_single(lambda cur: profiles.profile(cur, user_id))
+        profile = {} if stored is None else orjson.loads(stored)
+        return {key: profile[key] for key in MEMBER_FIELDS if key in profile}
 
     async def set_field(self, user_id: str, key: str, value: Any) -> None:
         """Set one field. Raises MatrixError 400 M_KEY_TOO_LARGE, M_PROFILE_TOO_LARGE, M_INVALID_PARAM."""

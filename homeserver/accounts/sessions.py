@@ -7,7 +7,6 @@ written in batches.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall

@@ -27,7 +27,7 @@ from storage.tables import users
 from storage.tables.database import Database
 
 StageCheck = Callable[[Session, Mapping[str, Any]], Awaitable[str]]
-"""Checks what a client submitted for a stage. Returns a value to keep; raises MatrixError to refuse (401 by default)."""
+"""Checks what a client submitted for a stage. Returns a value to keep; raises MatrixError to refuse (401)."""
 
 PASSWORD_FLOWS: Flows = ((PASSWORD,),)
 

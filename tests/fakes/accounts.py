@@ -7,6 +7,7 @@ from typing import Any
 from config.schema import Config
 from homeserver.accounts.assembly import Accounts, assemble
 from homeserver.accounts.passwords import Passwords
+from homeserver.admin.register import SharedSecretRegistration
 from homeserver.client.account_endpoints import account_endpoints
 from homeserver.web.limits import Limits, Rate
 from homeserver.web.router import Route, Router
@@ -40,8 +41,13 @@ class AccountServer:
             Passwords(reactor, memory_kib=64, time_cost=1),
         )
         routes = account_endpoints(self.accounts, database, self.config, self.limits, self.now_ms)
+        shared_secret = SharedSecretRegistration(self.accounts.registration, self.config, self._seconds)
+        routes += shared_secret.routes()
         self.router = Router(routes + (extra_routes or []), self.accounts.authenticator, self.limits)
         self.client = Client(self.router)
+
+    def _seconds(self) -> float:
+        return self.now_ms() / 1000
 
     def now_ms(self) -> int:
         """Wall time in milliseconds, as far ahead as the test wants."""
