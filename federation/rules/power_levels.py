@@ -98,14 +98,14 @@ class PowerLevels:
     def of(cls, create: Event, power_levels: Event | None, version: RoomVersion) -> "PowerLevels":
         """The levels that these two events give.
 
-        Without a power levels event the creator has 100, everybody else 0, and state needs 0.
+        Without a power levels event the creator has 100 and everybody else 0; other levels have their defaults.
         """
         creators = privileged_creators(create)
         if power_levels is not None:
             return cls(power_levels.content, version, creators)
         creator = creator_of(create)
         users = {creator: 100} if creator is not None and not creators else {}
-        return cls({"users": users, "state_default": 0}, version, creators)
+        return cls({"users": users}, version, creators)
 
     def user(self, user_id: str) -> int | float:
         """The level of a user; ``INFINITE`` for a privileged creator."""

@@ -3,7 +3,7 @@
 Specification: room version 1, "State resolution".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha1
 
 from federation.rules.auth import AuthError, check_auth
@@ -20,10 +20,10 @@ def resolve_v1(
     """The entries for the conflicted keys: power levels first, then join rules, members and the rest."""
     resolved: dict[Key, Event] = {}
 
-    def allowed(event: Event) -> bool:
+    def allowed(event: Event, before: Event | None = None) -> bool:
         state: dict[Key, Event] = {}
         for key in (CREATE, *_auth_types(event)):
-            found = resolved.get(key)
+            found = before if before is not None and key == before.key else resolved.get(key)
             if found is None and key not in conflicted and (event_id := unconflicted.get(key)) is not None:
                 found = fetch(event_id)
             if found is not None:
@@ -34,24 +34,38 @@ def resolve_v1(
             return False
         return True
 
-    for key in sorted(conflicted, key=lambda key: (_rank(key), key)):
-        ids = {event_id for event_id in conflicted[key] if event_id is not None}
-        events = [event for event in map(fetch, ids) if event is not None]
-        if not events:
-            continue
-        # Ascending depth, then descending SHA-1 of the id.
-        events.sort(key=lambda event: _sha1(event), reverse=True)
-        events.sort(key=lambda event: event.depth)
-        if key[0] in _ORDER:
-            resolved[key] = events[0]
-            for event in events[1:]:
-                if not allowed(event):
-                    break
-                resolved[key] = event
-        else:
-            # When none is allowed the one of least depth stays, as with every other server.
-            resolved[key] = next((event for event in reversed(events) if allowed(event)), events[0])
+    for rank in range(len(_ORDER) + 1):
+        # Keys of one rank do not see each other's outcome, so that their order is of no account.
+        outcome: dict[Key, Event] = {}
+        for key in conflicted:
+            events = _in_order(conflicted[key], fetch) if _rank(key) == rank else []
+            if not events:
+                continue
+            if rank < len(_ORDER):
+                outcome[key] = _last_of_allowed_run(events, allowed)
+            else:
+                # When none is allowed the one of least depth stays, as with every other server.
+                outcome[key] = next((event for event in reversed(events) if allowed(event)), events[0])
+        resolved.update(outcome)
     return {key: event.event_id for key, event in resolved.items()}
+
+
+def _last_of_allowed_run(events: list[Event], allowed: Callable[[Event, Event], bool]) -> Event:
+    """The first event stands; each further one replaces it for as long as what stands allows it."""
+    standing = events[0]
+    for event in events[1:]:
+        if not allowed(event, standing):
+            break
+        standing = event
+    return standing
+
+
+def _in_order(ids: Sequence[str | None], fetch: Fetch) -> list[Event]:
+    """Ascending depth, then descending SHA-1 of the id."""
+    events = [event for id_ in set(ids) if id_ is not None and (event := fetch(id_)) is not None]
+    events.sort(key=_sha1, reverse=True)
+    events.sort(key=lambda event: event.depth)
+    return events
 
 
 def _auth_types(event: Event) -> list[Key]:

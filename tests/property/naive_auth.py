@@ -81,7 +81,7 @@ def needed(state, name, default, v):
 
 def event_level(state, event, v):
     if ("m.room.power_levels", "") not in state:
-        return 0
+        return 0 if event.state_key is None else 50
     content = state["m.room.power_levels", ""].content
     if event.state_key is None:
         default = lenient(content.get("events_default"), 0, v)

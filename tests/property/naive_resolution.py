@@ -29,11 +29,17 @@ def resolve_v1(states, fetch):
         return sha1(event.event_id.encode()).hexdigest()
 
     for type_ in ("m.room.power_levels", "m.room.join_rules", "m.room.member"):
+        stage = {}
         for key in sorted(key for key in conflicts if key[0] == type_):
             events = sorted(sorted(conflicts.pop(key), key=sha, reverse=True), key=lambda event: event.depth)
+            before = dict(result)
             result[key] = events.pop(0).event_id
             while events and passes(events[0]):
                 result[key] = events.pop(0).event_id
+            # Members that are in conflict do not see each other.
+            stage[key] = result[key]
+            result = before
+        result.update(stage)
     chosen = {}
     for key, events in conflicts.items():
         events = sorted(events, key=lambda event: (-event.depth, sha(event)))
