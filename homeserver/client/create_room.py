@@ -48,7 +48,7 @@ class CreateRoom:
 
     def routes(self) -> list[Route]:
         """The operations of this module."""
-        return [Route("POST", "/_matrix/client/v3/createRoom", self.post_create_room, limit="rc_room_creation")]
+        return [Route("POST", "/_matrix/client/v3/createRoom", self.post_create_room, limit="room_creation")]
 
     async def post_create_room(self, call: Call) -> dict[str, Any]:
         """Make a room; all its first events are durable, or none is, when this answers."""

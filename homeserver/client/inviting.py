@@ -28,7 +28,7 @@ class Inviting:
 
     def routes(self) -> list[Route]:
         """The operations of this module."""
-        return [Route("POST", "/_matrix/client/v3/rooms/{roomId}/invite", self.post_invite, limit="rc_invites")]
+        return [Route("POST", "/_matrix/client/v3/rooms/{roomId}/invite", self.post_invite, limit="invites.per_issuer")]
 
     async def post_invite(self, call: Call) -> dict[str, Any]:
         """Invite a user by id. Invitations by e-mail or phone need an identity server, which is not configured."""

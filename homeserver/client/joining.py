@@ -29,8 +29,8 @@ class Joining:
     def routes(self) -> list[Route]:
         """The operations of this module."""
         return [
-            Route("POST", "/_matrix/client/v3/rooms/{roomId}/join", self.post_join_by_id, Auth.GUEST, "rc_joins"),
-            Route("POST", "/_matrix/client/v3/join/{roomIdOrAlias}", self.post_join, Auth.GUEST, "rc_joins"),
+            Route("POST", "/_matrix/client/v3/rooms/{roomId}/join", self.post_join_by_id, Auth.GUEST, "joins.local"),
+            Route("POST", "/_matrix/client/v3/join/{roomIdOrAlias}", self.post_join, Auth.GUEST, "joins.local"),
         ]
 
     async def post_join_by_id(self, call: Call) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Knocking:
 
     def routes(self) -> list[Route]:
         """The operations of this module."""
-        return [Route("POST", "/_matrix/client/v3/knock/{roomIdOrAlias}", self.post_knock, limit="rc_joins")]
+        return [Route("POST", "/_matrix/client/v3/knock/{roomIdOrAlias}", self.post_knock, limit="joins.local")]
 
     async def post_knock(self, call: Call) -> dict[str, Any]:
         """Knock on a room by id or alias."""

@@ -26,9 +26,9 @@ class Redaction:
     def routes(self) -> list[Route]:
         """The operations of this module."""
         path = "/_matrix/client/v3/rooms/{roomId}/redact/{eventId}"
-        routes = [Route("PUT", path + "/{txnId}", self.put_redact, Auth.GUEST, "rc_message")]
+        routes = [Route("PUT", path + "/{txnId}", self.put_redact, Auth.GUEST, "message")]
         if self._without_transaction:
-            routes.append(Route("POST", path, self.put_redact, Auth.GUEST, "rc_message"))
+            routes.append(Route("POST", path, self.put_redact, Auth.GUEST, "message"))
         return routes
 
     async def put_redact(self, call: Call) -> dict[str, Any]:

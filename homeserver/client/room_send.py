@@ -19,9 +19,9 @@ class RoomSend:
     def routes(self) -> list[Route]:
         """The operations of this module."""
         path = "/_matrix/client/v3/rooms/{roomId}/send/{eventType}"
-        routes = [Route("PUT", path + "/{txnId}", self.put_send, Auth.GUEST, "rc_message")]
+        routes = [Route("PUT", path + "/{txnId}", self.put_send, Auth.GUEST, "message")]
         if self._without_transaction:
-            routes.append(Route("POST", path, self.put_send, Auth.GUEST, "rc_message"))
+            routes.append(Route("POST", path, self.put_send, Auth.GUEST, "message"))
         return routes
 
     async def put_send(self, call: Call) -> dict[str, Any]:

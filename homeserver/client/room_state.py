@@ -19,8 +19,8 @@ class RoomState:
         """The operations of this module; an empty state key may come with or without the last slash."""
         path = "/_matrix/client/v3/rooms/{roomId}/state/{eventType}"
         return [
-            Route("PUT", path + "/{stateKey}", self.put_state, Auth.GUEST, "rc_message"),
-            Route("PUT", path, self.put_state, Auth.GUEST, "rc_message", aliases=(path + "/",)),
+            Route("PUT", path + "/{stateKey}", self.put_state, Auth.GUEST, "message"),
+            Route("PUT", path, self.put_state, Auth.GUEST, "message", aliases=(path + "/",)),
         ]
 
     async def put_state(self, call: Call) -> dict[str, Any]:

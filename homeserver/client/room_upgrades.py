@@ -24,7 +24,7 @@ class RoomUpgrades:
 
     def routes(self) -> list[Route]:
         """The operations of this module."""
-        return [Route("POST", "/_matrix/client/v3/rooms/{roomId}/upgrade", self.post_upgrade, limit="rc_room_creation")]
+        return [Route("POST", "/_matrix/client/v3/rooms/{roomId}/upgrade", self.post_upgrade, limit="room_creation")]
 
     async def post_upgrade(self, call: Call) -> dict[str, Any]:
         """Replace the room by one of another version."""

@@ -150,7 +150,7 @@ class Room:
             room_id=self.room_id,
             depth=depth,
             prev_events=[self._reference(event_id) for event_id, _ in heads],
-            auth_events=[event.reference for event in auth_events.values()],
+            auth_events=[event.reference() for event in auth_events.values()],
         )
         create = self.state("m.room.create")
         if create is not None:
@@ -163,7 +163,7 @@ class Room:
             return event_id
         event = self._rooms.event(event_id)
         assert event is not None, "a head of the room is stored"
-        return event.reference
+        return event.reference()
 
     def stage(self, batch: Batch, event: Event, *, txn: tuple[str, str] | None = None) -> EventNote:
         """Put a decided event at the end of the room: record, indexes, state and heads, all in `batch`.

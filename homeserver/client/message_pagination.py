@@ -1,0 +1,103 @@
+"""GET /rooms/{roomId}/messages (message_pagination.yaml)."""
+
+from typing import Any
+
+import orjson
+
+from federation.rules.errors import MatrixError
+from homeserver.rooms.read import Reader, Reading, Slice, Wants, sender_members
+from homeserver.sync import tokens
+from homeserver.sync.filters import EventFilter, parse_event_filter
+from homeserver.web.call import Call
+from homeserver.web.routes import Auth, Route
+from storage.log.events import EventRecord
+
+MAX_LIMIT = 1000
+
+
+class MessagePagination:
+    """Pages through a room's history."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def routes(self) -> list[Route]:
+        """The operations of this module."""
+        return [Route("GET", "/_matrix/client/v3/rooms/{roomId}/messages", self.get_messages, Auth.GUEST)]
+
+    def get_messages(self, call: Call) -> dict[str, Any]:
+        """A page of visible events, with the state of lazily loaded senders if the filter asks for it."""
+        direction = call.query("dir", "b")
+        if direction not in ("b", "f"):
+            raise MatrixError(400, "M_INVALID_PARAM", "dir is b or f")
+        backwards = direction == "b"
+        limit = call.query_int("limit", 10, 0, MAX_LIMIT)
+        wanted = event_filter(call.query("filter"))
+        if wanted is not None and wanted.limit is not None:
+            limit = min(limit, wanted.limit)
+        with self._reading.log.snapshot() as snapshot:
+            reader = self._reading.open(snapshot, call.requester, call.params["roomId"])
+            start = self._start(reader, call.query("from"), backwards)
+            stop = self._cut(reader, call.query("to"))
+            page = self._reading.slice(reader, start, stop, limit, backwards=backwards, wants=wants(wanted, reader))
+            return self._body(reader, start, page, wanted)
+
+    def _body(self, reader: Reader, start: int, page: Slice, wanted: EventFilter | None) -> dict[str, Any]:
+        log = self._reading.log
+        body: dict[str, Any] = {
+            "start": tokens.timeline_token(log.epoch, log.position, start),
+            "chunk": [orjson.Fragment(reader.render(record)) for record in page.records],
+        }
+        if page.end is not None:
+            body["end"] = tokens.timeline_token(log.epoch, log.position, page.end)
+        if wanted is not None and wanted.lazy_load_members and page.records:
+            newest = max(page.records, key=lambda record: record.seq or 0)
+            members = sender_members(reader, page.records, newest.state_after)
+            body["state"] = [orjson.Fragment(reader.render(member)) for member in members]
+        return body
+
+    def _start(self, reader: Reader, text: str | None, backwards: bool) -> int:
+        """Where the page begins: at the token; without one at the newest event (back) or the oldest (forward)."""
+        cut = self._cut(reader, text)
+        if cut is None:
+            cut = reader.meta.last_seq + 1 if backwards else reader.meta.first_seq
+        if backwards and reader.departure is not None:
+            cut = min(cut, reader.departure + 1)
+        return cut
+
+    def _cut(self, reader: Reader, text: str | None) -> int | None:
+        if text is None:
+            return None
+        token = tokens.parse(text)
+        if isinstance(token, tokens.TimelineToken):
+            return token.sequence
+        return self._reading.cut_of_position(reader, token.position)
+
+
+def event_filter(text: str | None) -> EventFilter | None:
+    """The ``filter`` parameter: a RoomEventFilter as JSON. MatrixError 400 for anything else."""
+    if text is None:
+        return None
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise MatrixError(400, "M_NOT_JSON", "filter is not JSON") from None
+    return parse_event_filter(value)
+
+
+def wants(wanted: EventFilter | None, reader: Reader) -> Wants | None:
+    """A filter as a function of records; None for one that lets everything through."""
+    if wanted is None:
+        return None
+    if not wanted.wants_room(reader.meta.room_id):
+        return lambda record: False
+
+    def test(record: EventRecord) -> bool:
+        return wanted.wants(record.type, record.sender, lambda: has_url(record))
+
+    return test
+
+
+def has_url(record: EventRecord) -> bool:
+    """Whether the event's content has a ``url`` that is a string (RoomEventFilter, contains_url)."""
+    return isinstance(orjson.loads(record.content_json).get("url"), str)

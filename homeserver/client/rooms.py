@@ -1,0 +1,121 @@
+"""Reading a room's events and state (rooms.yaml)."""
+
+from typing import Any
+
+import orjson
+
+from federation.rules.errors import MatrixError
+from homeserver.rooms.read import Reader, Reading
+from homeserver.sync import tokens
+from homeserver.web.call import Call
+from homeserver.web.routes import Auth, Route
+from storage.log.events import EventRecord
+
+MEMBERSHIPS = frozenset({"join", "invite", "knock", "leave", "ban"})
+
+
+class RoomsReading:
+    """GET event, state, members and joined_members."""
+
+    def __init__(self, reading: Reading) -> None:
+        self._reading = reading
+
+    def routes(self) -> list[Route]:
+        """The operations of this module; an empty state key may come with or without the last slash."""
+        room = "/_matrix/client/v3/rooms/{roomId}"
+        return [
+            Route("GET", room + "/event/{eventId}", self.get_event, Auth.GUEST),
+            Route("GET", room + "/state", self.get_state, Auth.GUEST),
+            Route("GET", room + "/state/{eventType}/{stateKey}", self.get_state_event, Auth.GUEST),
+            Route(
+                "GET", room + "/state/{eventType}", self.get_state_event, Auth.GUEST,
+                aliases=(room + "/state/{eventType}/",),
+            ),
+            Route("GET", room + "/members", self.get_members, Auth.GUEST),
+            Route("GET", room + "/joined_members", self.get_joined_members, Auth.GUEST),
+        ]  # fmt: skip
+
+    def get_event(self, call: Call) -> dict[str, Any]:
+        """One event by id."""
+        with self._reading.log.snapshot() as snapshot:
+            try:
+                reader = self._reading.open(snapshot, call.requester, call.params["roomId"])
+            except MatrixError:
+                raise MatrixError(404, "M_NOT_FOUND", "Event not found") from None
+            record = self._reading.event(reader, call.params["eventId"])
+            return orjson.Fragment(reader.render(record))  # type: ignore[return-value]
+
+    def get_state(self, call: Call) -> dict[str, Any]:
+        """All state events that the caller may see: the current ones, or those of when they left."""
+        with self._reading.log.snapshot() as snapshot:
+            reader = self._reading.open(snapshot, call.requester, call.params["roomId"])
+            events = [orjson.Fragment(reader.render(record)) for record in reader.state_events()]
+        return events  # type: ignore[return-value]
+
+    def get_state_event(self, call: Call) -> dict[str, Any]:
+        """The content of one state event; with ``format=event`` the whole event."""
+        shape = call.query("format", "content")
+        if shape not in ("content", "event"):
+            raise MatrixError(400, "M_INVALID_PARAM", "format is content or event")
+        with self._reading.log.snapshot() as snapshot:
+            reader = self._reading.open(snapshot, call.requester, call.params["roomId"])
+            record = reader.state_event(call.params["eventType"], call.params.get("stateKey", ""))
+            if record is None:
+                raise MatrixError(404, "M_NOT_FOUND", "There is no such state event")
+            body = record.content_json if shape == "content" else reader.render(record)
+        return orjson.Fragment(body)  # type: ignore[return-value]
+
+    def get_members(self, call: Call) -> dict[str, Any]:
+        """The member events of the room, now or at a point in time."""
+        wanted, unwanted = _membership(call, "membership"), _membership(call, "not_membership")
+        with self._reading.log.snapshot() as snapshot:
+            reader = self._reading.open(snapshot, call.requester, call.params["roomId"], peek=False)
+            chunk = []
+            for record in reader.state_events(self._root_at(reader, call.query("at")), "m.room.member"):
+                if wanted or unwanted:
+                    membership = membership_of(record)
+                    if (wanted and membership != wanted) or (unwanted and membership == unwanted):
+                        continue
+                chunk.append(orjson.Fragment(reader.render(record)))
+        return {"chunk": chunk}
+
+    def get_joined_members(self, call: Call) -> dict[str, Any]:
+        """Who is joined, with the names and avatars they carry in this room; for members only."""
+        joined: dict[str, dict[str, Any]] = {}
+        with self._reading.log.snapshot() as snapshot:
+            reader = self._reading.open(snapshot, call.requester, call.params["roomId"], peek=False)
+            if not reader.joined:
+                raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
+            for record in reader.state_events(type_="m.room.member"):
+                content = orjson.loads(record.content_json)
+                if content.get("membership") == "join" and record.state_key is not None:
+                    profile = {"display_name": content.get("displayname"), "avatar_url": content.get("avatar_url")}
+                    joined[record.state_key] = {k: v for k, v in profile.items() if isinstance(v, str)}
+        return {"joined": joined}
+
+    def _root_at(self, reader: Reader, at: str | None) -> bytes | None:
+        """The state at a pagination token; None for the latest that the caller may see."""
+        if at is None:
+            return None
+        token = tokens.parse(at)
+        if isinstance(token, tokens.TimelineToken):
+            cut = token.sequence
+        else:
+            cut = self._reading.cut_of_position(reader, token.position)
+        if reader.departure is not None:
+            cut = min(cut, reader.departure + 1)
+        piece = self._reading.slice(reader, cut, None, 1, backwards=True)
+        return piece.records[0].state_after if piece.records else None
+
+
+def membership_of(record: EventRecord) -> str | None:
+    """What a member event says."""
+    membership = orjson.loads(record.content_json).get("membership")
+    return membership if isinstance(membership, str) else None
+
+
+def _membership(call: Call, name: str) -> str | None:
+    value = call.query(name)
+    if value is not None and value not in MEMBERSHIPS:
+        raise MatrixError(400, "M_INVALID_PARAM", f"{name} is one of {', '.join(sorted(MEMBERSHIPS))}")
+    return value

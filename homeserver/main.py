@@ -1,0 +1,319 @@
+"""The only file that knows everybody: opens the stores, makes the services, introduces them, starts to listen.
+
+Several homeservers may live in one process: nothing here or below is kept at module level.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nacl.signing import SigningKey as Ed25519Key
+from twisted.internet import defer
+from twisted.internet.error import CannotListenError
+from twisted.logger import Logger
+
+from config.data_directory import DataDirectory
+from config.errors import ConfigError
+from config.schema import Config
+from federation.rules.signing import SigningKey, key_id_of, read_signing_keys, write_signing_keys
+from homeserver.accounts.assembly import Accounts
+from homeserver.accounts.assembly import assemble as assemble_accounts
+from homeserver.accounts.first_account import first_account_token
+from homeserver.client.account_endpoints import account_endpoints
+from homeserver.client.banning import Banning
+from homeserver.client.create_room import CreateRoom
+from homeserver.client.directory import Directory
+from homeserver.client.event_context import EventContext
+from homeserver.client.inviting import Inviting
+from homeserver.client.joining import Joining
+from homeserver.client.kicking import Kicking
+from homeserver.client.knocking import Knocking
+from homeserver.client.leaving import Leaving
+from homeserver.client.list_joined_rooms import ListJoinedRooms
+from homeserver.client.list_public_rooms import ListPublicRooms
+from homeserver.client.message_pagination import MessagePagination
+from homeserver.client.redaction import Redaction
+from homeserver.client.room_event_by_timestamp import RoomEventByTimestamp
+from homeserver.client.room_send import RoomSend
+from homeserver.client.room_state import RoomState
+from homeserver.client.room_upgrades import RoomUpgrades
+from homeserver.client.rooms import RoomsReading
+from homeserver.client.versions import VersionsEndpoints
+from homeserver.feed import Feed
+from homeserver.log_output import begin_logging
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.create import Create
+from homeserver.rooms.membership import Membership
+from homeserver.rooms.memberships import Memberships
+from homeserver.rooms.public_rooms import PublicRooms
+from homeserver.rooms.read import Reading
+from homeserver.rooms.room import Rooms
+from homeserver.rooms.send import Send
+from homeserver.rooms.sight import Sights
+from homeserver.rooms.upgrade import Upgrade
+from homeserver.web.call import Answer
+from homeserver.web.certificate import Certificate
+from homeserver.web.http import ConnectionLimits, HttpServer, Timeouts
+from homeserver.web.limits import Limits
+from homeserver.web.listeners import Listeners
+from homeserver.web.rates import rates_of
+from homeserver.web.router import Auth, Route, Router
+from homeserver.web.sd_notify import ServiceNotifier
+from storage.log.append import Log
+from storage.log.env import open_log
+from storage.log.errors import LogRefused
+from storage.tables.database import Database
+from storage.tables.database_open import open_database
+from storage.tables.errors import DatabaseRefused
+
+DRAIN_SECONDS = 4.0
+SIGNING_KEY = "signing.key"
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since the epoch."""
+    return int(time.time() * 1000)
+
+
+class Homeserver:
+    """One running homeserver: its stores, its services, its routes."""
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        log: Log,
+        database: Database,
+        signing_key: SigningKey,
+        now_ms: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self.config = config
+        self.reactor = reactor
+        self.log = log
+        self.database = database
+        self.now_ms = now_ms
+        self.limits = Limits(rates_of(config), reactor.seconds)
+        self.memberships = Memberships(log)
+        self.feed = Feed(reactor, self.memberships, log.position)
+        self.feed.follow(self.memberships.follow)
+        log.on_release = self.feed.release
+        self.accounts: Accounts = assemble_accounts(database, reactor, config, self.limits, now_ms)
+        self.rooms = Rooms(log, config.server_name, signing_key, now_ms)
+        self.aliases = Aliases(log)
+        self.sights = Sights()
+        self.reading = Reading(log, self.sights, now_ms)
+        self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles)
+        self.accounts.profiles.observer = self.membership
+        self.router = Router(
+            self.routes(),
+            self.accounts.authenticator,
+            self.limits,
+            query_access_token=config.compatibility.access_token_in_query,
+            body_limit=config.limits.max_request_size,
+        )
+
+    def routes(self) -> list[Route]:
+        """Every operation that this server answers."""
+        return [
+            Route("GET", "/health", lambda call: Answer(200, b"OK", "text/plain"), Auth.NONE),
+            *VersionsEndpoints().routes(),
+            *account_endpoints(self.accounts, self.database, self.config, self.limits, self.now_ms),
+            *self._room_routes(),
+        ]
+
+    def _room_routes(self) -> list[Route]:
+        config, rooms, profiles = self.config, self.rooms, self.accounts.profiles
+        send = Send(rooms, self.aliases)
+        create = Create(rooms, self.aliases)
+        upgrade = Upgrade(rooms, self.aliases, create, profiles)
+        old_forms = config.compatibility.access_token_in_query
+        return [
+            *CreateRoom(create, profiles, config.server_name, config.default_room_version).routes(),
+            *Joining(self.membership).routes(),
+            *Inviting(self.membership).routes(),
+            *Leaving(self.membership).routes(),
+            *Kicking(self.membership).routes(),
+            *Banning(self.membership).routes(),
+            *Knocking(self.membership).routes(),
+            *ListJoinedRooms(self.memberships).routes(),
+            *RoomSend(send, without_transaction=old_forms).routes(),
+            *Redaction(send, without_transaction=old_forms).routes(),
+            *RoomState(send, self.membership).routes(),
+            *RoomUpgrades(upgrade).routes(),
+            *Directory(rooms, self.aliases).routes(),
+            *ListPublicRooms(rooms, self.aliases, PublicRooms(rooms, self.aliases)).routes(),
+            *RoomsReading(self.reading).routes(),
+            *MessagePagination(self.reading).routes(),
+            *EventContext(self.reading).routes(),
+            *RoomEventByTimestamp(self.reading).routes(),
+        ]
+
+    async def stop(self) -> None:
+        """Write down what is in memory and close the stores."""
+        await self.accounts.stop()
+        await self.log.close()
+        await self.database.close()
+
+
+class Running:
+    """A homeserver with its data directory and its listeners."""
+
+    def __init__(self, homeserver: Homeserver, directory: DataDirectory, listeners: Listeners) -> None:
+        self.homeserver = homeserver
+        self.listeners = listeners
+        self._directory = directory
+
+    async def stop(self) -> None:
+        """Drain and stop; everything acknowledged is durable already."""
+        await self.listeners.stop(DRAIN_SECONDS)
+        await self.homeserver.stop()
+        self._directory.release()
+
+
+def signing_key_of(config: Config, directory: Path) -> SigningKey:
+    """The key of the file that the configuration names, or of the data directory's own, made at the first start."""
+    path = Path(config.signing_key_path) if config.signing_key_path else directory / SIGNING_KEY
+    if path.exists():
+        try:
+            keys = read_signing_keys(path.read_text("ascii"), config.server_name)
+        except (ValueError, OSError) as problem:
+            raise ConfigError([f"The signing key {path} cannot be read: {problem}"]) from problem
+        if not keys:
+            raise ConfigError([f"There is no signing key in {path}: restore it, or delete the file to start with a new key"])
+        return keys[0]
+    if config.signing_key_path:
+        raise ConfigError([f"signing_key_path: {path} does not exist; leave the setting out to have a key made"])
+    seed = os.urandom(32)
+    key = SigningKey.from_seed(seed, config.server_name, key_id_of(bytes(Ed25519Key(seed).verify_key)))
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(file, "w") as out:
+        out.write(write_signing_keys([key]))
+        out.flush()
+        os.fsync(out.fileno())
+    return key
+
+
+async def start(config: Config, reactor: Any, now_ms: Callable[[], int] = wall_clock_ms) -> Running:
+    """Open everything and listen. Raises ConfigError, LogRefused or DatabaseRefused, which say what to do."""
+    directory = DataDirectory(Path(config.data_dir))
+    try:
+        signing_key = signing_key_of(config, directory.path)
+        database = await open_database(config.database, directory.path, reactor, config.database_connections)
+        try:
+            log = open_log(directory.path / "log", reactor)
+        except BaseException:
+            await database.close()
+            raise
+        homeserver = Homeserver(config, reactor, log, database, signing_key, now_ms)
+        limits = config.limits
+        server = HttpServer(
+            homeserver.router,
+            reactor,
+            Timeouts(limits.request_timeout / 1000, limits.idle_timeout / 1000),
+            ConnectionLimits(limits.max_connections, limits.max_connections_per_address),
+            now_ms=now_ms,
+        )
+        certificate = None
+        if config.tls_certificate_path and config.tls_private_key_path:
+            certificate = Certificate(config.tls_certificate_path, config.tls_private_key_path)
+        listeners = Listeners(reactor, server, config.listeners, certificate)
+        try:
+            listeners.start()
+        except BaseException:
+            await homeserver.stop()
+            raise
+        return Running(homeserver, directory, listeners)
+    except BaseException:
+        directory.release()
+        raise
+
+
+async def _announce(running: Running, out: Any) -> None:
+    """The ready line, and for a server without accounts how to make the first one."""
+    homeserver = running.homeserver
+    where = ", ".join(running.listeners.urls)
+    token = await first_account_token(homeserver.database, homeserver.now_ms)
+    print(f"Folkmoot is ready: {homeserver.config.server_name} at {where}", file=out, flush=True)
+    if token is not None:
+        print(
+            "There are no accounts yet. The first one becomes the administrator; make it in any Matrix client with this "
+            f"registration token: {token}",
+            file=out,
+            flush=True,
+        )
+
+
+def run(config: Config) -> int:
+    """Run a server until SIGTERM or SIGINT; the process's exit status."""
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
+    begin_logging(config)
+    notify = ServiceNotifier()
+    report = Logger(namespace="folkmoot")
+    status = 0
+    running: Running | None = None
+
+    async def begin() -> None:
+        nonlocal status, running
+        try:
+            running = await start(config, reactor)
+        except (ConfigError, DatabaseRefused, LogRefused, CannotListenError) as problem:
+            print(f"folkmoot: {problem}", file=sys.stderr)
+            status = 1
+            reactor.stop()
+            return
+        running.homeserver.log.on_failure = fail
+        await _announce(running, sys.stdout)
+        notify.ready()
+
+    def fail(error: BaseException) -> None:
+        # After a failed sync the kernel may have dropped what it could not write: nothing that this process
+        # remembers is to be trusted, so that the next start reads what is really there.
+        nonlocal status
+        report.critical("the log cannot be written ({error!r}): stopping", error=error)
+        status = 1
+        reactor.callLater(0, ask_to_stop)
+
+    stopping = False
+
+    def ask_to_stop() -> None:
+        nonlocal stopping
+        if not stopping:
+            stopping = True
+            notify.stopping()
+            defer.ensureDeferred(end()).addErrback(lambda failure: report.failure("stopping", failure))
+
+    async def end() -> None:
+        try:
+            if running is not None:
+                await running.stop()
+        finally:
+            reactor.stop()
+
+    def reload() -> None:
+        if running is not None:
+            running.listeners.reload_certificate()
+
+    def handle(number: int, frame: Any) -> None:
+        reactor.callFromThread(ask_to_stop if number != signal.SIGHUP else reload)
+
+    def install() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, handle)
+        defer.ensureDeferred(begin()).addErrback(crash)
+
+    def crash(failure: Any) -> None:
+        nonlocal status
+        report.failure("the server could not start", failure)
+        print(f"folkmoot: {failure.value!r}", file=sys.stderr)
+        status = 1
+        reactor.stop()
+
+    reactor.callWhenRunning(install)
+    reactor.run(installSignalHandlers=False)
+    return status
