@@ -6,7 +6,7 @@ then wakes those whom an entry concerns: members of its room, its user, its devi
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
@@ -14,9 +14,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from storage.log.append import Entry, Kind
-
-PRIVATE = b"private"
-"""``ref`` of a RECEIPT entry that concerns its owner alone."""
+from storage.log.receipts import PRIVATE_REF as PRIVATE
 
 WAKE_CHUNK = 64
 """How many waiters are woken in one turn of the reactor."""
@@ -66,7 +64,7 @@ class Feed:
         self.room_typing: dict[str, int] = {}
         self.user_account_data: dict[str, int] = {}
         self.user_presence: dict[str, int] = {}
-        self.device_lists: dict[str, int] = {}
+        self.last_device_list = position
         self.inboxes: dict[tuple[str, str], int] = {}
 
     def follow(self, follower: Follower) -> None:
@@ -112,7 +110,7 @@ class Feed:
         if self.position > after:
             return succeed(True)
         waiter = Waiter(user_id, device_id)
-        waiter.deferred = Deferred(lambda _: self._forget(waiter))
+        waiter.deferred = Deferred(lambda _: self._dismiss(waiter))
         waiter.timer = self._clock.callLater(max(0.0, timeout), self._expire, waiter)
         self._waiting.setdefault(user_id, set()).add(waiter)
         return waiter.deferred
@@ -139,7 +137,7 @@ class Feed:
         elif kind == Kind.PRESENCE:
             self.user_presence[entry.user_id] = position
         elif kind == Kind.DEVICE_LIST:
-            self.device_lists[entry.user_id] = position
+            self.last_device_list = position
         elif kind == Kind.TO_DEVICE:
             self.inboxes[entry.user_id, entry.device_id] = position
 
@@ -154,26 +152,26 @@ class Feed:
                         woken[waiter] = None
         self._fire(list(woken))
 
-    def concerned(self, entry: Entry, candidates: "Iterable[str]") -> Iterable[str]:
-        """Which of the candidates (a dict's keys or a set of user ids) an entry concerns."""
+    def concerned(self, entry: Entry, candidates: Set[str]) -> Iterable[str]:
+        """Which of the candidates (a set of user ids, or a dict's keys) an entry concerns."""
         kind = entry.kind
         if kind == Kind.EVENT:
-            users = self._audience.joined_users(entry.room_id) & candidates  # type: ignore[operator]
+            users = self._audience.joined_users(entry.room_id) & candidates
             target = getattr(entry.note, "target", None)
-            if target is not None and target in candidates:  # type: ignore[operator]
+            if target is not None and target in candidates:
                 users.add(target)
             return users
         if kind == Kind.TYPING or (kind == Kind.RECEIPT and entry.ref != PRIVATE):
-            return self._audience.joined_users(entry.room_id) & candidates  # type: ignore[operator]
-        if kind in _SHARED_KINDS:
+            return self._audience.joined_users(entry.room_id) & candidates
+        if kind in _SHARED_KINDS and not entry.ref:
             return self.sharing(entry.user_id, candidates)
         return (entry.user_id,)
 
-    def sharing(self, user_id: str, candidates: "Iterable[str]") -> set[str]:
+    def sharing(self, user_id: str, candidates: Set[str]) -> set[str]:
         """Which of the candidates share a room with the user; the user too."""
         users: set[str] = {user_id}
         for room_id in self._audience.joined_rooms(user_id):
-            users |= self._audience.joined_users(room_id) & candidates  # type: ignore[operator]
+            users |= self._audience.joined_users(room_id) & candidates
         return users
 
     def _fire(self, waiters: list[Waiter]) -> None:
@@ -187,6 +185,10 @@ class Feed:
         waiter.timer = None
         if self._forget(waiter):
             waiter.deferred.callback(False)
+
+    def _dismiss(self, waiter: Waiter) -> None:
+        """The wait was cancelled."""
+        self._forget(waiter)
 
     def _forget(self, waiter: Waiter) -> bool:
         """Take a waiter off the list; False when it was not on it."""

@@ -1,0 +1,93 @@
+"""Make the objects that sync consists of and introduce them to each other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.interfaces import IReactorTime
+
+from homeserver.ephemeral.presence import Presence
+from homeserver.ephemeral.receipts import Receipts
+from homeserver.ephemeral.typing import Typing
+from homeserver.feed import Feed
+from homeserver.rooms.memberships import Memberships
+from homeserver.rooms.sight import Sights
+from homeserver.sync.ignored import IgnoredUsers
+from homeserver.sync.longpoll import LongPoll
+from homeserver.sync.reader import DeviceListSource, KeyCountSource, SyncReader
+from homeserver.sync.room_ephemeral import RoomEphemeral
+from homeserver.sync.room_sections import RoomSections, UnreadSource
+from homeserver.sync.sent_members import SentMembers
+from homeserver.sync.summary import Summaries
+from homeserver.sync.user_sections import DefaultPushRules, UserSections
+from storage.log.append import Entry, Kind, Log
+
+
+@dataclass(slots=True)
+class SyncServices:
+    """What others need of sync: the endpoints, the WebSocket, the wiring of revoked sessions."""
+
+    typing: Typing
+    presence: Presence
+    receipts: Receipts
+    ignored: IgnoredUsers
+    reader: SyncReader
+    longpoll: LongPoll
+
+    def stop(self) -> None:
+        """Forget timers, at the end of the server."""
+        self.presence.stop()
+
+
+def assemble_sync(
+    *,
+    log: Log,
+    feed: Feed,
+    memberships: Memberships,
+    sights: Sights,
+    key_counts: KeyCountSource,
+    device_lists: DeviceListSource,
+    unread: UnreadSource,
+    push_rules: DefaultPushRules,
+    clock: IReactorTime,
+    now_ms: Callable[[], int],
+    presence_enabled: bool = True,
+) -> SyncServices:
+    """Everything behind ``/sync``. ``memberships.follow`` has to follow the feed before this is called."""
+    typing = Typing(clock, lambda room_id: _announce(log, Kind.TYPING, room_id=room_id))
+    presence = Presence(clock, lambda user_id: _announce(log, Kind.PRESENCE, user_id=user_id), presence_enabled)
+    ignored, sent_members = IgnoredUsers(), SentMembers()
+    feed.follow(ignored.follow)
+    feed.follow(lambda entries: _stop_typing(typing, entries))
+    reader = SyncReader(
+        log,
+        feed,
+        memberships,
+        RoomSections(sights, RoomEphemeral(typing), Summaries(sights), unread, sent_members),
+        UserSections(memberships, presence, push_rules),
+        ignored,
+        key_counts,
+        device_lists,
+        sent_members,
+        clock,
+    )
+    longpoll = LongPoll(log, feed, reader, clock)
+    return SyncServices(typing, presence, Receipts(log, now_ms), ignored, reader, longpoll)
+
+
+def _announce(log: Log, kind: Kind, room_id: str = "", user_id: str = "") -> None:
+    """Give an ephemeral change its position, unless the log is closed: then nobody is left to be told."""
+    if not log.closed and log.failed is None:
+        log.append_ephemeral(kind, room_id=room_id, user_id=user_id)
+
+
+def _stop_typing(typing: Typing, entries: Sequence[Entry]) -> None:
+    """Who sends a message has stopped typing it, and who leaves types no more."""
+    for entry in entries:
+        note: Any = entry.note
+        if entry.kind == Kind.EVENT and note is not None:
+            if note.target is not None:
+                if note.membership != "join":
+                    typing.stop(entry.room_id, note.target)
+            elif note.state_key is None:
+                typing.stop(entry.room_id, note.sender)

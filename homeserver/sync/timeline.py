@@ -1,0 +1,33 @@
+"""Choose the timeline of one room: the newest events that the reader may see and wants, and whether there are more."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+MAX_SCAN = 2_000
+"""Events of one room that are looked at for one timeline; a client that wants rare ones goes on with /messages."""
+
+
+class Timeline(NamedTuple):
+    """Events oldest first; ``limited`` if older new ones were left out; ``cut`` is where /messages goes on backwards."""
+
+    records: list[Any]
+    limited: bool
+    cut: int
+
+
+def choose(newest_first: Iterable[Any], last: int, limit: int, wanted: Callable[[Any], bool]) -> Timeline:
+    """Take at most ``limit`` wanted events. ``last`` is the newest sequence number there is."""
+    chosen: list[Any] = []
+    limited = False
+    for scanned, record in enumerate(newest_first):
+        if scanned >= MAX_SCAN:
+            limited = True
+            break
+        if not wanted(record):
+            continue
+        if len(chosen) == limit:
+            limited = True
+            break
+        chosen.append(record)
+    chosen.reverse()
+    return Timeline(chosen, limited, chosen[0].seq if chosen else last + 1)
