@@ -187,7 +187,8 @@ class EventRecord:
         """Root of the state before the event, ``b""`` for none."""
         size, count = self._roots
         start = self._pdu_start - size * count
-        return self._data[start : start + size]
+        root = self._data[start : start + size]
+        return root if any(root) else b""  # zeros stand in beside a state after
 
     @property
     def state_after(self) -> bytes:
