@@ -20,31 +20,56 @@ from config.data_directory import DataDirectory
 from config.errors import ConfigError
 from config.schema import Config
 from federation.rules.signing import SigningKey, key_id_of, read_signing_keys, write_signing_keys
+from homeserver.accounts.account_data import AccountData
 from homeserver.accounts.assembly import Accounts
 from homeserver.accounts.assembly import assemble as assemble_accounts
 from homeserver.accounts.first_account import first_account_token
+from homeserver.admin.register import SharedSecretRegistration
+from homeserver.client.account_data import AccountDataEndpoints
 from homeserver.client.account_endpoints import account_endpoints
 from homeserver.client.banning import Banning
 from homeserver.client.create_room import CreateRoom
+from homeserver.client.cross_signing import CrossSigningKeys
 from homeserver.client.directory import Directory
 from homeserver.client.event_context import EventContext
 from homeserver.client.inviting import Inviting
 from homeserver.client.joining import Joining
+from homeserver.client.key_backup import KeyBackup
+from homeserver.client.keys import Keys
 from homeserver.client.kicking import Kicking
 from homeserver.client.knocking import Knocking
 from homeserver.client.leaving import Leaving
 from homeserver.client.list_joined_rooms import ListJoinedRooms
 from homeserver.client.list_public_rooms import ListPublicRooms
 from homeserver.client.message_pagination import MessagePagination
+from homeserver.client.notifications import Notifications
+from homeserver.client.pushrules import PushRulesApi
 from homeserver.client.redaction import Redaction
 from homeserver.client.room_event_by_timestamp import RoomEventByTimestamp
 from homeserver.client.room_send import RoomSend
 from homeserver.client.room_state import RoomState
 from homeserver.client.room_upgrades import RoomUpgrades
 from homeserver.client.rooms import RoomsReading
+from homeserver.client.tags import TagEndpoints
+from homeserver.client.to_device import ToDeviceMessages
 from homeserver.client.versions import VersionsEndpoints
 from homeserver.feed import Feed
+from homeserver.keys.bring import DeviceChanges
+from homeserver.keys.cross_signing import CrossSigning
+from homeserver.keys.device_directory import DeviceDirectory
+from homeserver.keys.key_backup import KeyBackups
+from homeserver.keys.key_cache import KeyCache
+from homeserver.keys.key_counts import KeyCountCache
+from homeserver.keys.list_changes import DeviceListChanges
+from homeserver.keys.lookup import KeyLookup
+from homeserver.keys.outbox_follower import OutboxFollower
+from homeserver.keys.publish import KeyPublisher
+from homeserver.keys.remote import NoRemoteKeys
+from homeserver.keys.to_device import ToDevice
 from homeserver.log_output import begin_logging
+from homeserver.push.notified import Notified
+from homeserver.push.push_rules import PushRules
+from homeserver.push.unread import Unread
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.create import Create
 from homeserver.rooms.membership import Membership
@@ -57,13 +82,14 @@ from homeserver.rooms.sight import Sights
 from homeserver.rooms.upgrade import Upgrade
 from homeserver.web.call import Answer
 from homeserver.web.certificate import Certificate
-from homeserver.web.http import ConnectionLimits, HttpServer, Timeouts
+from homeserver.web.configured import connection_limits, timeouts
+from homeserver.web.http import HttpServer
 from homeserver.web.limits import Limits
 from homeserver.web.listeners import Listeners
 from homeserver.web.rates import rates_of
 from homeserver.web.router import Auth, Route, Router
 from homeserver.web.sd_notify import ServiceNotifier
-from storage.log.append import Log
+from storage.log.append import Kind, Log
 from storage.log.env import open_log
 from storage.log.errors import LogRefused
 from storage.tables.database import Database
@@ -108,6 +134,9 @@ class Homeserver:
         self.reading = Reading(log, self.sights, now_ms)
         self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles)
         self.accounts.profiles.observer = self.membership
+        self._make_keys()
+        self.push_rules = PushRules(log)
+        self.unread = Unread(self.push_rules, lambda room_id: self.rooms.get(room_id).power_levels)
         self.router = Router(
             self.routes(),
             self.accounts.authenticator,
@@ -116,13 +145,63 @@ class Homeserver:
             body_limit=config.limits.max_request_size,
         )
 
+    def _make_keys(self) -> None:
+        """End-to-end encryption: what is known of devices and their keys, and the way of its changes into the log."""
+        database, log = self.database, self.log
+        self.key_cache = KeyCache(database)
+        self.key_counts = KeyCountCache(database)
+        self.device_directory = DeviceDirectory(database)
+        changes = DeviceChanges(log, self.key_cache, self.key_counts, self.device_directory)
+        self.outbox = OutboxFollower(database, log, changes.by_kind(), self.reactor.callLater)
+        database.on_outbox = self.outbox.wake
+        devices = self.accounts.devices
+        for observers in (devices.on_created, devices.on_deleted, devices.on_renamed):
+            observers.append(self.device_directory.changed)
+            observers.append(lambda user_id, _device_id: self.key_cache.changed(user_id))
+        self.device_lists = DeviceListChanges(self.memberships, self.feed)
+
+    def start(self) -> None:
+        """Begin what runs by itself."""
+        self.accounts.authenticator.start()
+        self.outbox.wake()
+
     def routes(self) -> list[Route]:
         """Every operation that this server answers."""
         return [
             Route("GET", "/health", lambda call: Answer(200, b"OK", "text/plain"), Auth.NONE),
             *VersionsEndpoints().routes(),
             *account_endpoints(self.accounts, self.database, self.config, self.limits, self.now_ms),
+            *SharedSecretRegistration(
+                self.accounts.registration, self.config, lambda: self.now_ms() / 1000
+            ).routes(),
             *self._room_routes(),
+            *self._key_routes(),
+            *self._user_routes(),
+        ]
+
+    def _key_routes(self) -> list[Route]:
+        database, server_name = self.database, self.config.server_name
+
+        def announce(user_id: str, device_id: str) -> None:
+            self.log.append_ephemeral(Kind.KEY_COUNTS, user_id=user_id, device_id=device_id)
+
+        publisher = KeyPublisher(database, self.key_cache, self.key_counts, self.outbox, announce)
+        lookup = KeyLookup(server_name, database, self.key_cache, self.key_counts, NoRemoteKeys(), announce)
+        cross_signing = CrossSigning(database, self.key_cache, self.outbox)
+        return [
+            *Keys(publisher, lookup, self.device_lists, self.log).routes(),
+            *CrossSigningKeys(cross_signing, self.accounts.interactive_auth).routes(),
+            *KeyBackup(KeyBackups(database)).routes(),
+            *ToDeviceMessages(ToDevice(server_name, self.log, self.device_directory)).routes(),
+        ]
+
+    def _user_routes(self) -> list[Route]:
+        account_data = AccountData(self.log)
+        return [
+            *AccountDataEndpoints(account_data).routes(),
+            *TagEndpoints(account_data).routes(),
+            *PushRulesApi(self.push_rules).routes(),
+            *Notifications(self.log, Notified(self.memberships, self.unread)).routes(),
         ]
 
     def _room_routes(self) -> list[Route]:
@@ -154,6 +233,7 @@ class Homeserver:
 
     async def stop(self) -> None:
         """Write down what is in memory and close the stores."""
+        self.outbox.stop()
         await self.accounts.stop()
         await self.log.close()
         await self.database.close()
@@ -183,7 +263,7 @@ def signing_key_of(config: Config, directory: Path) -> SigningKey:
         except (ValueError, OSError) as problem:
             raise ConfigError([f"The signing key {path} cannot be read: {problem}"]) from problem
         if not keys:
-            raise ConfigError([f"There is no signing key in {path}: restore it, or delete the file to start with a new key"])
+            raise ConfigError([f"No signing key in {path}: restore it, or delete the file to start with a new one"])
         return keys[0]
     if config.signing_key_path:
         raise ConfigError([f"signing_key_path: {path} does not exist; leave the setting out to have a key made"])
@@ -209,12 +289,11 @@ async def start(config: Config, reactor: Any, now_ms: Callable[[], int] = wall_c
             await database.close()
             raise
         homeserver = Homeserver(config, reactor, log, database, signing_key, now_ms)
-        limits = config.limits
         server = HttpServer(
             homeserver.router,
             reactor,
-            Timeouts(limits.request_timeout / 1000, limits.idle_timeout / 1000),
-            ConnectionLimits(limits.max_connections, limits.max_connections_per_address),
+            timeouts(config),
+            connection_limits(config),
             now_ms=now_ms,
         )
         certificate = None
@@ -222,6 +301,7 @@ async def start(config: Config, reactor: Any, now_ms: Callable[[], int] = wall_c
             certificate = Certificate(config.tls_certificate_path, config.tls_private_key_path)
         listeners = Listeners(reactor, server, config.listeners, certificate)
         try:
+            homeserver.start()
             listeners.start()
         except BaseException:
             await homeserver.stop()
@@ -240,8 +320,8 @@ async def _announce(running: Running, out: Any) -> None:
     print(f"Folkmoot is ready: {homeserver.config.server_name} at {where}", file=out, flush=True)
     if token is not None:
         print(
-            "There are no accounts yet. The first one becomes the administrator; make it in any Matrix client with this "
-            f"registration token: {token}",
+            "There are no accounts yet. The first one becomes the administrator; make it in any Matrix client "
+            f"with this registration token: {token}",
             file=out,
             flush=True,
         )

@@ -15,6 +15,8 @@ from homeserver.web.call import Answer, Call, Requester, error_answer
 from homeserver.web.faults import describe_fault
 from homeserver.web.limits import Limits
 from homeserver.web.routes import Auth, Route, RouteTable
+from storage.log.errors import LogUnavailable
+from storage.tables.errors import TableError
 
 __all__ = ["CORS_HEADERS", "Auth", "Authenticator", "Route", "Router"]
 
@@ -138,7 +140,7 @@ class Router:
 
     async def _finish(self, call: Call, result: Any) -> Answer:
         try:
-            if not isinstance(result, dict | Answer):
+            if hasattr(result, "__await__"):
                 result = await result
         except MatrixError as error:
             return error_answer(error)
@@ -157,6 +159,13 @@ def admit(call: Call, auth: Auth, requester: Requester) -> None:
 
 
 def fault_answer(call: Call, error: BaseException | None) -> Answer:
-    """A fault of ours: logged in full except for what the caller sent, answered without detail."""
+    """A fault of ours: logged in full except for what the caller sent, answered without detail.
+
+    A store that is away is no fault: 503, and asking again later is right.
+    """
+    if isinstance(error, TableError):
+        return Answer(error.status, error.body(), headers={"Retry-After": "2"} if error.status == 503 else None)
+    if isinstance(error, LogUnavailable):
+        return Answer(error.status, {"errcode": error.errcode, "error": error.error}, headers={"Retry-After": "2"})
     log.error("{fault}", fault=describe_fault(call, error))
     return Answer(500, {"errcode": "M_UNKNOWN", "error": "Internal server error"})
