@@ -202,3 +202,15 @@ def _keyed(section: Mapping[str, bytes]) -> bytes:
 
 def _optional(name: bytes, value: bytes | None) -> bytes:
     return b'' if value is None else b',"%b":%b' % (name, value)
+
+
+def unread_only(notifications: int, highlights: int, threads: Mapping[str, tuple[int, int]]) -> bytes:
+    """A joined room that tells nothing but its unread counts: the whole room's, and each thread's."""
+    whole = counts(
+        notifications + sum(pair[0] for pair in threads.values()),
+        highlights + sum(pair[1] for pair in threads.values()),
+    )
+    return b'{"unread_notifications":%b%b}' % (
+        whole,
+        _optional(b"unread_thread_notifications", thread_counts(threads) if threads else None),
+    )
