@@ -32,6 +32,7 @@ from homeserver.client.create_room import CreateRoom
 from homeserver.client.cross_signing import CrossSigningKeys
 from homeserver.client.directory import Directory
 from homeserver.client.event_context import EventContext
+from homeserver.client.filter import Filter
 from homeserver.client.inviting import Inviting
 from homeserver.client.joining import Joining
 from homeserver.client.key_backup import KeyBackup
@@ -43,15 +44,20 @@ from homeserver.client.list_joined_rooms import ListJoinedRooms
 from homeserver.client.list_public_rooms import ListPublicRooms
 from homeserver.client.message_pagination import MessagePagination
 from homeserver.client.notifications import Notifications
+from homeserver.client.presence import PresenceStatus
 from homeserver.client.pushrules import PushRulesApi
+from homeserver.client.read_markers import ReadMarkers
+from homeserver.client.receipts import ReadReceipts
 from homeserver.client.redaction import Redaction
 from homeserver.client.room_event_by_timestamp import RoomEventByTimestamp
 from homeserver.client.room_send import RoomSend
 from homeserver.client.room_state import RoomState
 from homeserver.client.room_upgrades import RoomUpgrades
 from homeserver.client.rooms import RoomsReading
+from homeserver.client.sync import Sync
 from homeserver.client.tags import TagEndpoints
 from homeserver.client.to_device import ToDeviceMessages
+from homeserver.client.typing import TypingNotifications
 from homeserver.client.versions import VersionsEndpoints
 from homeserver.feed import Feed
 from homeserver.keys.bring import DeviceChanges
@@ -80,15 +86,21 @@ from homeserver.rooms.room import Rooms
 from homeserver.rooms.send import Send
 from homeserver.rooms.sight import Sights
 from homeserver.rooms.upgrade import Upgrade
+from homeserver.sync.assembly import assemble_sync
+from homeserver.sync.filter_store import FilterStore
+from homeserver.sync.live import LiveSync
+from homeserver.sync.live_frames import LiveFrames
+from homeserver.sync.stream import Code
 from homeserver.web.call import Answer
 from homeserver.web.certificate import Certificate
-from homeserver.web.configured import connection_limits, timeouts
+from homeserver.web.configured import connection_limits, socket_settings, timeouts
 from homeserver.web.http import HttpServer
 from homeserver.web.limits import Limits
 from homeserver.web.listeners import Listeners
 from homeserver.web.rates import rates_of
 from homeserver.web.router import Auth, Route, Router
 from homeserver.web.sd_notify import ServiceNotifier
+from homeserver.web.socket import SocketServer
 from storage.log.append import Kind, Log
 from storage.log.env import open_log
 from storage.log.errors import LogRefused
@@ -97,6 +109,8 @@ from storage.tables.database_open import open_database
 from storage.tables.errors import DatabaseRefused
 
 DRAIN_SECONDS = 4.0
+COMPRESS_FROM = 16 * 1024
+"""Bytes of body from which an answer is compressed: below, what compression costs outweighs what it saves."""
 SIGNING_KEY = "signing.key"
 
 
@@ -137,6 +151,20 @@ class Homeserver:
         self._make_keys()
         self.push_rules = PushRules(log)
         self.unread = Unread(self.push_rules, lambda room_id: self.rooms.get(room_id).power_levels)
+        self.sync = assemble_sync(
+            log=log,
+            feed=self.feed,
+            memberships=self.memberships,
+            sights=self.sights,
+            key_counts=self.key_counts,
+            device_lists=self.device_lists,
+            unread=self.unread,
+            push_rules=self.push_rules,
+            clock=reactor,
+            now_ms=now_ms,
+            presence_enabled=config.presence.enabled,
+        )
+        self.filters = FilterStore(database)
         self.router = Router(
             self.routes(),
             self.accounts.authenticator,
@@ -144,6 +172,24 @@ class Homeserver:
             query_access_token=config.compatibility.access_token_in_query,
             body_limit=config.limits.max_request_size,
         )
+
+        self.live = LiveSync(
+            log=log,
+            feed=self.feed,
+            memberships=self.memberships,
+            ignored=self.sync.ignored,
+            reader=self.sync.reader,
+            filters=self.filters,
+            presence=self.sync.presence,
+            unread=self.unread,
+            frames=LiveFrames(log, self.sync.typing, now_ms),
+            authenticator=self.accounts.authenticator,
+            calls=self.router,
+            clock=reactor,
+            now_ms=now_ms,
+            hello_timeout=config.websocket.hello_timeout / 1000,
+        )
+        self.accounts.authenticator.on_revoked += [self.sync.longpoll.revoked, self.live.revoked]
 
     def _make_keys(self) -> None:
         """End-to-end encryption: what is known of devices and their keys, and the way of its changes into the log."""
@@ -177,6 +223,18 @@ class Homeserver:
             *self._room_routes(),
             *self._key_routes(),
             *self._user_routes(),
+            *self._sync_routes(),
+        ]
+
+    def _sync_routes(self) -> list[Route]:
+        sync, memberships = self.sync, self.memberships
+        return [
+            *Sync(self.log, sync.longpoll, self.filters, sync.presence, self.now_ms).routes(),
+            *Filter(self.filters).routes(),
+            *ReadReceipts(sync.receipts, memberships, sync.presence).routes(),
+            *ReadMarkers(sync.receipts, memberships, sync.presence).routes(),
+            *TypingNotifications(sync.typing, memberships, sync.presence).routes(),
+            *PresenceStatus(sync.presence, memberships).routes(),
         ]
 
     def _key_routes(self) -> list[Route]:
@@ -234,6 +292,7 @@ class Homeserver:
     async def stop(self) -> None:
         """Write down what is in memory and close the stores."""
         self.outbox.stop()
+        self.sync.stop()
         await self.accounts.stop()
         await self.log.close()
         await self.database.close()
@@ -242,13 +301,23 @@ class Homeserver:
 class Running:
     """A homeserver with its data directory and its listeners."""
 
-    def __init__(self, homeserver: Homeserver, directory: DataDirectory, listeners: Listeners) -> None:
+    def __init__(
+        self,
+        homeserver: Homeserver,
+        directory: DataDirectory,
+        listeners: Listeners,
+        sockets: SocketServer | None = None,
+    ) -> None:
         self.homeserver = homeserver
+        self._sockets = sockets
         self.listeners = listeners
         self._directory = directory
 
     async def stop(self) -> None:
         """Drain and stop; everything acknowledged is durable already."""
+        if self._sockets is not None:
+            # Not waited for: a peer that does not answer is cut with the other connections.
+            self._sockets.stop(Code.RESTART, "the server restarts")
         await self.listeners.stop(DRAIN_SECONDS)
         await self.homeserver.stop()
         self._directory.release()
@@ -289,11 +358,16 @@ async def start(config: Config, reactor: Any, now_ms: Callable[[], int] = wall_c
             await database.close()
             raise
         homeserver = Homeserver(config, reactor, log, database, signing_key, now_ms)
+        sockets = None
+        if config.websocket.enabled:
+            sockets = SocketServer(homeserver.live, socket_settings(config), reactor)
         server = HttpServer(
             homeserver.router,
             reactor,
             timeouts(config),
             connection_limits(config),
+            compress_from=COMPRESS_FROM,
+            upgrades=sockets,
             now_ms=now_ms,
         )
         certificate = None
@@ -306,7 +380,7 @@ async def start(config: Config, reactor: Any, now_ms: Callable[[], int] = wall_c
         except BaseException:
             await homeserver.stop()
             raise
-        return Running(homeserver, directory, listeners)
+        return Running(homeserver, directory, listeners, sockets)
     except BaseException:
         directory.release()
         raise
