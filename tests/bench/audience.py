@@ -12,7 +12,7 @@ NEXT_BATCH = re.compile(rb'"next_batch":\s*"([^"]+)"')
 
 
 class Audience:
-    """Readers of one room. ``expect`` starts to look for a marker, ``arrived`` waits until all readers saw it."""
+    """Readers of one room. ``expect`` starts to look for a marker, ``arrived`` waits until all saw it."""
 
     def __init__(self, people: list[Person]) -> None:
         self.people = people

@@ -56,7 +56,7 @@ async def _messages(
 async def _receipts(
     server: Server, audience: Audience, people: list[Person], room_id: str, scale: float
 ) -> Row:
-    """Each member in turn has read the newest message; an operation is a receipt and its deliveries to all."""
+    """Each member in turn reads the newest message; an operation is a receipt and its deliveries to all."""
     event_id = await people[0].send(room_id, "read this")
     await asyncio.sleep(1)
     audience.delays_ms.clear()

@@ -1,6 +1,6 @@
 """The servers under test: how each is configured, started on a directory and stopped.
 
-Both get a fresh directory, durable commits (fsync on), no rate limits, open registration and one HTTP listener.
+Both get a fresh directory, durable commits (fsync on), no rate limits, open registration, one HTTP listener.
 """
 
 import asyncio
@@ -189,7 +189,7 @@ class Synapse(Server):
             "database": {
                 "name": "psycopg2",
                 "args": {
-                    "host": str(self.directory), "user": "synapse", "dbname": "synapse", "cp_min": 5, "cp_max": 10,
+                    "host": str(self.directory), "user": "synapse", "dbname": "synapse", "cp_max": 10,
                 },
             },
             "rc_message": free,

@@ -1,0 +1,14 @@
+"""Routes of ours that the specification's OpenAPI files do not have, each with its reason."""
+
+EXTENSIONS = {
+    ("GET", "/_synapse/admin/v1/register"): "shared-secret registration, as scripts know it",
+    ("POST", "/_synapse/admin/v1/register"): "shared-secret registration, as scripts know it",
+    ("GET", "/_matrix/client/v3/auth/{authType}/fallback/web"): "in the specification's prose",
+    ("POST", "/_matrix/client/v3/auth/{authType}/fallback/web"): "the form of the page above",
+    ("GET", "/_matrix/static/client/login/"): "in the specification's prose",
+    ("POST", "/_matrix/client/v3/keys/upload/{deviceId}"): "the old form of /keys/upload",
+    ("POST", "/_matrix/client/v3/rooms/{roomId}/redact/{eventId}"): "without transaction id, from r0",
+    ("POST", "/_matrix/client/v3/rooms/{roomId}/send/{eventType}"): "without transaction id, from r0",
+    ("PUT", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}"): "empty state key, in the prose",
+    ("GET", "/_matrix/client/v3/rooms/{roomId}/state/{eventType}"): "empty state key, in the prose",
+}
