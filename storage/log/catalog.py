@@ -57,6 +57,8 @@ DESTINATION_ROOMS = Table(25, "destination_rooms", "str server, str room_id", "p
 ALIASES = Table(26, "aliases", "str alias", "msgpack: room_id, creator")
 ROOM_ALIASES = Table(27, "room_aliases", "str room_id, str alias", "alias utf-8")
 PUBLISHED_ROOMS = Table(28, "published_rooms", "str room_id", "room_id utf-8")
+REDACTIONS_AHEAD = Table(29, "redactions_ahead", "str event_id", "msgpack: ids of redactions that came before it")
+OUTBOUND_MESSAGES = Table(30, "outbound_messages", "str server, position u64", "to-device EDU content, JSON bytes")
 
 TABLES: Final[tuple[Table, ...]] = (
     META,
@@ -88,4 +90,6 @@ TABLES: Final[tuple[Table, ...]] = (
     ALIASES,
     ROOM_ALIASES,
     PUBLISHED_ROOMS,
+    REDACTIONS_AHEAD,
+    OUTBOUND_MESSAGES,
 )

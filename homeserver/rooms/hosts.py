@@ -1,0 +1,72 @@
+"""Which servers are in which rooms: counts of joined members, kept in memory and right by following the log.
+
+To be added to the feed behind `Memberships` and before whoever asks.
+"""
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+
+from federation.rules.ids import server_name_of
+from homeserver.rooms.memberships import Memberships
+from storage.log.append import Entry, Kind
+
+MAX_ROOMS = 5_000
+
+
+class Hosts:
+    """Servers of rooms, our own excepted. Answers are live views: do not change or keep them."""
+
+    def __init__(self, server_name: str, memberships: Memberships, max_rooms: int = MAX_ROOMS) -> None:
+        self._server_name = server_name
+        self._memberships = memberships
+        self._rooms: OrderedDict[str, Counter[str]] = OrderedDict()
+        self._max_rooms = max_rooms
+
+    def servers(self, room_id: str) -> Mapping[str, int]:
+        """Other servers in a room with the number of their joined members."""
+        counts = self._rooms.get(room_id)
+        if counts is None:
+            counts = Counter(server_name_of(user_id) for user_id in self._memberships.joined_users(room_id))
+            del counts[self._server_name]
+            self._rooms[room_id] = counts
+            if len(self._rooms) > self._max_rooms:
+                self._rooms.popitem(last=False)
+        return counts
+
+    def is_in_room(self, server: str, room_id: str) -> bool:
+        """Whether a server has a joined member in a room."""
+        if server == self._server_name:
+            return any(server_name_of(user_id) == server for user_id in self._memberships.joined_users(room_id))
+        return server in self.servers(room_id)
+
+    def servers_of_user(self, user_id: str) -> set[str]:
+        """Other servers that share a room with a user."""
+        found: set[str] = set()
+        for room_id in self._memberships.joined_rooms(user_id):
+            found.update(self.servers(room_id))
+        return found
+
+    def follow(self, entries: Sequence[Entry]) -> None:
+        """Take released entries in."""
+        for entry in entries:
+            if entry.kind == Kind.EVENT:
+                note = entry.note
+                if note is None:
+                    self._rooms.pop(entry.room_id, None)
+                elif (target := getattr(note, "target", None)) is not None:
+                    self._moved(entry.room_id, target, note)
+            elif entry.kind in (Kind.MEMBERSHIP, Kind.ROOM):
+                self._rooms.pop(entry.room_id, None)
+
+    def _moved(self, room_id: str, target: str, note: object) -> None:
+        counts = self._rooms.get(room_id)
+        server = server_name_of(target)
+        if counts is None or server == self._server_name:
+            return
+        before = getattr(note, "prev_membership", None) == "join"
+        after = getattr(note, "membership", None) == "join"
+        if before == after:
+            return
+        counts[server] += 1 if after else -1
+        if counts[server] <= 0:
+            del counts[server]
