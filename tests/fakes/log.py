@@ -56,7 +56,8 @@ def message(event_id: str, room_id: str = "!room:example.org", **fields: Any) ->
         "sender": "@alice:example.org",
         "type": "m.room.message",
     }
-    extra = {key: fields.pop(key) for key in ("relation", "flags", "txn", "state_before", "state_after") if key in fields}
+    beside = ("relation", "flags", "txn", "state_before", "state_after")
+    extra = {key: fields.pop(key) for key in beside if key in fields}
     top.update(fields)
     top = {key: value for key, value in top.items() if value is not None}
     pdu, spans = spliced(top)
