@@ -58,8 +58,9 @@ def message(event_id: str, room_id: str = "!room:example.org", **fields: Any) ->
     }
     beside = ("relation", "flags", "txn", "state_before", "state_after")
     extra = {key: fields.pop(key) for key in beside if key in fields}
+    if fields.pop("without_room_id", False):
+        del top["room_id"]
     top.update(fields)
-    top = {key: value for key, value in top.items() if value is not None}
     pdu, spans = spliced(top)
     return NewEvent(
         event_id=event_id,

@@ -79,7 +79,7 @@ def look(path: Path, acknowledged: dict[int, bytes]) -> None:
         with env.begin() as txn:
             log, rows = (env.open_db(table.name.encode(), txn, create=False) for table in (LOG, PRESENCE))
             entries = {from_u64(key): unpack_entry(from_u64(key), value) for key, value in txn.cursor(log)}
-            values = {key: value for key, value in txn.cursor(rows)}
+            values = dict(iter(txn.cursor(rows)))
     finally:
         env.close()
     for position, name in acknowledged.items():
