@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 
 from federation.rules.errors import MatrixError
-from federation.rules.ids import is_valid_user_id
-from homeserver.rooms.create import PRESETS, Create, InitialState, Wish
+from federation.rules.ids import is_valid_room_alias, is_valid_user_id, server_name_of
+from homeserver.rooms.create import MAX_INVITES, PRESETS, Create, InitialState, Wish
 from homeserver.rooms.membership import Profiles
 from homeserver.web.call import Call
 from homeserver.web.routes import Route
@@ -17,7 +17,7 @@ class StateEvent(msgspec.Struct):
 
     type: str
     content: dict[str, Any]
-    state_key: str = ""
+    state_key: str | None = None
 
 
 class CreateRoomRequest(msgspec.Struct):
@@ -64,15 +64,16 @@ class CreateRoom:
         if preset not in PRESETS:
             raise MatrixError(400, "M_INVALID_PARAM", f"Unknown preset {preset}")
         if request.invite_3pid:
-            raise MatrixError(403, "M_THREEPID_DENIED", "Invitations by e-mail or phone are not available on this server")
+            raise MatrixError(403, "M_THREEPID_DENIED", "This server invites nobody by e-mail or phone")
         for user_id in request.invite or ():
             if not is_valid_user_id(user_id):
                 raise MatrixError(400, "M_INVALID_PARAM", f"Not a user id: {user_id}")
-        alias = None
-        if request.room_alias_name is not None:
-            alias = f"#{request.room_alias_name}:{self._server_name}"
-            if not request.room_alias_name or ":" in request.room_alias_name or "\0" in alias or len(alias.encode()) > 255:
-                raise MatrixError(400, "M_INVALID_PARAM", "room_alias_name is not a valid local part of an alias")
+        alias = self._alias(request.room_alias_name)
+        invite = tuple(request.invite or ())
+        invitees = {}
+        for user_id in invite[:MAX_INVITES]:
+            if server_name_of(user_id) == self._server_name:
+                invitees[user_id] = await self._profiles.member_content(user_id)
         return Wish(
             creator=creator,
             version=request.room_version or self._default_room_version,
@@ -81,12 +82,21 @@ class CreateRoom:
             alias=alias,
             name=request.name,
             topic=request.topic,
-            invite=tuple(request.invite or ()),
+            invite=invite,
+            invitee_content=invitees,
             is_direct=bool(request.is_direct),
             creation_content=request.creation_content or {},
             power_level_content_override=request.power_level_content_override or {},
             initial_state=tuple(
-                InitialState(item.type, item.state_key, item.content) for item in request.initial_state or ()
+                InitialState(item.type, item.state_key or "", item.content) for item in request.initial_state or ()
             ),
             member_content=await self._profiles.member_content(creator),
         )
+
+    def _alias(self, name: str | None) -> str | None:
+        if name is None:
+            return None
+        alias = f"#{name}:{self._server_name}"
+        if not name or ":" in name or not is_valid_room_alias(alias):
+            raise MatrixError(400, "M_INVALID_PARAM", "room_alias_name is not a valid local part of an alias")
+        return alias

@@ -9,7 +9,10 @@ from homeserver.rooms.membership import Membership
 from homeserver.web.call import Call
 from homeserver.web.routes import Auth, Route
 
-OWN_KEYS = frozenset({"membership", "displayname", "avatar_url", "join_authorised_via_users_server"})
+OWN_KEYS = frozenset(
+    ("membership", "displayname", "avatar_url", "join_authorised_via_users_server", "kind", "third_party_invite")
+    + ("third_party_signed", "reason")
+)
 """Keys of a member event that the server fills in, whatever the client sends."""
 
 
@@ -44,11 +47,8 @@ class Joining:
     async def _join(self, call: Call, room_id: str) -> dict[str, Any]:
         request = call.json(JoinRequest)
         extra = {} if call.body == b"" else {k: v for k, v in call.json_object().items() if k not in OWN_KEYS}
-        signed = extra.pop("third_party_signed", None)
-        extra.pop("reason", None)
-        if signed is not None:
-            if not isinstance(signed, dict) or not isinstance(signed.get("token"), str):
-                raise MatrixError(400, "M_BAD_JSON", "third_party_signed carries mxid, sender, token and signatures")
-            extra["third_party_invite"] = {"display_name": "", "signed": signed}
-        await self._membership.join(call.requester, room_id, extra, request.reason)
+        signed = request.third_party_signed
+        if signed is not None and not isinstance(signed.get("token"), str):
+            raise MatrixError(400, "M_BAD_JSON", "third_party_signed carries mxid, sender, token and signatures")
+        await self._membership.join(call.requester, room_id, extra, request.reason, signed)
         return {"room_id": room_id}

@@ -13,6 +13,7 @@ from federation.rules.ids import is_valid_room_alias, is_valid_user_id
 from federation.rules.room_versions import RoomVersion, room_version
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.room import Draft, Room, Rooms
+from homeserver.rooms.state_checks import check_power_levels, check_state_content
 from storage.log import rooms as room_log
 from storage.log.append import Batch
 
@@ -70,6 +71,10 @@ class Wish:
     """Profile of the creator, as it stands in the join event."""
     predecessor_power_levels: Mapping[str, Any] | None = None
     """Set by an upgrade: the old room's levels stand in for the defaults."""
+    invitee_content: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Profiles of invited users of this server, as they stand in the invites."""
+    room_id: str | None = None
+    """Set by an upgrade that had to name the new room before it exists; from version 12 on the room names itself."""
 
 
 class Create:
@@ -83,23 +88,26 @@ class Create:
     async def create(self, wish: Wish) -> str:
         """Make the room and return its id once all of it is durable.
 
-        Raises MatrixError 400 for what is not a valid wish (M_INVALID_ROOM_STATE, M_UNSUPPORTED_ROOM_VERSION, M_ROOM_IN_USE).
+        Raises MatrixError 400 for what is not a valid wish: M_INVALID_ROOM_STATE, M_UNSUPPORTED_ROOM_VERSION,
+        M_ROOM_IN_USE, M_INVALID_PARAM.
         """
         room, batch = self.stage(wish)
         await self._rooms.log.append(batch)
         return room.room_id
 
-    def stage(self, wish: Wish) -> tuple[Room, Batch]:
-        """The synchronous half of `create`: decide everything and fill one batch, not yet appended."""
+    def stage(self, wish: Wish, batch: Batch | None = None) -> tuple[Room, Batch]:
+        """The synchronous half of `create`: decide everything and fill one batch, not yet appended.
+
+        ``batch`` is one to go on with. Nothing is remembered of a room that is refused.
+        """
         version = room_version(wish.version)
         self._check(wish)
-        batch = self._rooms.log.begin()
+        batch = batch or self._rooms.log.begin()
         room = self._first_event(batch, wish, version)
         try:
             for draft in self._drafts(wish, version):
                 room.stage(batch, room.decide(draft))
         except MatrixError as error:
-            self._rooms.drop(room.room_id)
             if error.status == 403:
                 raise MatrixError(400, "M_INVALID_ROOM_STATE", error.error) from error
             raise
@@ -118,6 +126,8 @@ class Create:
         for user_id in wish.invite:
             if not is_valid_user_id(user_id):
                 raise MatrixError(400, "M_INVALID_PARAM", f"Not a user id: {user_id}")
+        for item in wish.initial_state:
+            check_state_content(item.type, item.state_key, item.content, "")
         if wish.alias is not None:
             if not is_valid_room_alias(wish.alias):
                 raise MatrixError(400, "M_INVALID_PARAM", "Not a valid room alias")
@@ -136,7 +146,7 @@ class Create:
             content["additional_creators"] = additional
         elif version.privileged_creators and "additional_creators" in content:
             del content["additional_creators"]
-        room_id = None if version.room_id_is_create_hash else f"!{self._token()}:{self._rooms.server_name}"
+        room_id = None if version.room_id_is_create_hash else wish.room_id or self.new_room_id()
         draft = Draft(wish.creator, "m.room.create", content, state_key="")
         event = self._rooms.build(version, draft, room_id=room_id, depth=1, prev_events=[], auth_events=[])
         federated = content.get("m.federate") is not False
@@ -146,6 +156,10 @@ class Create:
         room = Room(self._rooms, meta)
         room.open(batch, event)
         return room
+
+    def new_room_id(self) -> str:
+        """A fresh id for a room of a version before 12."""
+        return f"!{self._token()}:{self._rooms.server_name}"
 
     def _additional_creators(self, wish: Wish, version: RoomVersion) -> list[str]:
         if not version.privileged_creators:
@@ -186,7 +200,8 @@ class Create:
         direct = {"is_direct": True} if wish.is_direct else {}
         for user_id in dict.fromkeys(wish.invite):
             if user_id != wish.creator:
-                drafts.append(state("m.room.member", {"membership": "invite", **direct}, user_id))
+                profile = wish.invitee_content.get(user_id, {})
+                drafts.append(state("m.room.member", {**profile, "membership": "invite", **direct}, user_id))
         return drafts
 
     def _power_levels(self, wish: Wish, version: RoomVersion, preset: Preset) -> dict[str, Any]:
@@ -194,7 +209,7 @@ class Create:
             return dict(wish.predecessor_power_levels)
         users: dict[str, int] = {} if version.privileged_creators else {wish.creator: 100}
         if preset.invitees_are_equals and not version.privileged_creators:
-            users.update({user: 100 for user in wish.invite})
+            users.update(dict.fromkeys(wish.invite, 100))
         content: dict[str, Any] = {
             "users": users,
             "users_default": 0,
@@ -222,6 +237,7 @@ class Create:
             if (item.type, item.state_key) == ("m.room.power_levels", ""):
                 content = dict(item.content)
         content.update(wish.power_level_content_override)
+        check_power_levels(content)
         return content
 
 

@@ -12,9 +12,10 @@ from federation.rules.errors import MatrixError
 from federation.rules.ids import is_valid_room_alias, is_valid_room_id, is_valid_user_id, server_name_of
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.room import Draft, Room, Rooms
+from homeserver.rooms.succession import carry_over
 from homeserver.web.call import Requester
 from storage.log import rooms as room_log
-from storage.log.append import Kind
+from storage.log.append import Batch, Kind
 
 
 class Profiles(Protocol):
@@ -46,8 +47,19 @@ class Membership:
             raise MatrixError(400, "M_INVALID_PARAM", f"{room_id_or_alias} is neither a room id nor an alias")
         return room_id_or_alias
 
-    async def join(self, requester: Requester, room_id: str, extra: Mapping[str, Any], reason: str | None) -> None:
-        """Join the caller. ``extra`` is content that the caller wants in the event besides the profile."""
+    async def join(
+        self,
+        requester: Requester,
+        room_id: str,
+        extra: Mapping[str, Any],
+        reason: str | None,
+        third_party_signed: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Join the caller. ``extra`` is content that the caller wants in the event besides the profile.
+
+        ``third_party_signed`` is the proof that an invitation by e-mail or phone was meant for the caller. Joining
+        twice changes nothing. Raises MatrixError 403 for whom the join rules keep out, 404 for a room not known here.
+        """
         room = self._known(room_id)
         user_id = requester.user_id
         if room.membership(user_id) == "join":
@@ -55,17 +67,44 @@ class Membership:
             return
         profile = await self._profiles.member_content(user_id)
         # The profile came from another thread: the room may have changed meanwhile, decide from here on in one turn.
-        if requester.is_guest and room.content("m.room.guest_access").get("guest_access") != "can_join":
-            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests are not allowed in this room")
+        room = self._known(room_id)
+        self._admit_guest(room, requester)
         content: dict[str, Any] = {**extra, **profile, "membership": "join"}
+        if requester.is_guest:
+            content["kind"] = "guest"
         if reason is not None:
             content["reason"] = reason
-        voucher = self._voucher(room, user_id)
+        invite = None
+        if third_party_signed is not None and room.membership(user_id) not in ("invite", "join"):
+            invite = self._exchanged_invite(room, user_id, third_party_signed)
+        voucher = self.voucher(room, user_id) if invite is None else None
         if voucher is not None:
             content["join_authorised_via_users_server"] = voucher
-        await self._change(room, user_id, user_id, content)
+        await self._change(room, user_id, user_id, content, before=invite)
 
-    def _voucher(self, room: Room, user_id: str) -> str | None:
+    def _admit_guest(self, room: Room, requester: Requester) -> None:
+        """Guests come in only where they are let in (Client-Server API, "Guest Access")."""
+        if requester.is_guest and room.content("m.room.guest_access").get("guest_access") != "can_join":
+            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests are not allowed in this room")
+
+    def _exchanged_invite(self, room: Room, user_id: str, signed: Mapping[str, Any]) -> Draft:
+        """The invitation for the caller that a pending one by e-mail or phone becomes.
+
+        Client-Server API, "Third-party Invites". It is sent in the name of who gave the first one, so that has to be
+        a user of this server; the auth rules check the signatures.
+        """
+        token = signed.get("token")
+        pending = room.state("m.room.third_party_invite", token) if isinstance(token, str) else None
+        if pending is None or server_name_of(pending.sender) != self._rooms.server_name:
+            raise MatrixError(403, "M_FORBIDDEN", "There is no such invitation")
+        name = pending.content.get("display_name")
+        content = {
+            "membership": "invite",
+            "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": dict(signed)},
+        }
+        return Draft(pending.sender, "m.room.member", content, state_key=user_id)
+
+    def voucher(self, room: Room, user_id: str) -> str | None:
         """The local member who vouches for a restricted join, None where no voucher is needed.
 
         Specification: m.room.join_rules, "Restricted rooms". Raises MatrixError 403 when the user meets no condition.
@@ -106,6 +145,9 @@ class Membership:
         profile: dict[str, Any] = {}
         if server_name_of(target) == self._rooms.server_name:
             profile = await self._profiles.member_content(target)
+            room = self._known(room_id)
+            if room.membership(target) == "join":
+                raise MatrixError(403, "M_FORBIDDEN", f"{target} is already in the room")
         content: dict[str, Any] = {**profile, "membership": "invite"}
         if is_direct:
             content["is_direct"] = True
@@ -114,19 +156,20 @@ class Membership:
         await self._change(room, requester.user_id, target, content)
 
     async def knock(self, requester: Requester, room_id: str, reason: str | None) -> None:
-        """Ask to be let in (room versions 7 and later)."""
+        """Ask to be let in (room versions 7 and later). Knocking twice changes nothing."""
         room = self._known(room_id)
-        profile = await self._profiles.member_content(requester.user_id)
-        content: dict[str, Any] = {**profile, "membership": "knock"}
-        if reason is not None:
-            content["reason"] = reason
         if room.membership(requester.user_id) == "knock":
             await self._rooms.settled()
             return
+        profile = await self._profiles.member_content(requester.user_id)
+        room = self._known(room_id)
+        content: dict[str, Any] = {**profile, "membership": "knock"}
+        if reason is not None:
+            content["reason"] = reason
         await self._change(room, requester.user_id, requester.user_id, content)
 
     async def leave(self, requester: Requester, room_id: str, reason: str | None) -> None:
-        """Leave, decline an invite or take a knock back. Having left already is fine; never having been there is not."""
+        """Leave, decline an invite or take a knock back. Having left already is fine, never having been in is not."""
         room = self._known(room_id)
         now = room.membership(requester.user_id)
         if now == "leave":
@@ -171,14 +214,17 @@ class Membership:
         if membership not in ("join", "invite", "leave", "ban", "knock"):
             raise MatrixError(400, "M_BAD_JSON", "membership is one of join, invite, knock, leave, ban")
         current = room.state("m.room.member", target)
-        if current is not None and dict(current.content) == dict(content):
+        if current is not None and current.sender == requester.user_id and dict(current.content) == dict(content):
             await self._rooms.settled()
             return current.event_id
         whole = dict(content)
         if membership == "join" and target == requester.user_id:
-            if requester.is_guest and room.content("m.room.guest_access").get("guest_access") != "can_join":
-                raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests are not allowed in this room")
-            voucher = None if room.membership(target) == "join" else self._voucher(room, target)
+            self._admit_guest(room, requester)
+            whole.pop("kind", None)
+            whole.pop("join_authorised_via_users_server", None)
+            if requester.is_guest:
+                whole["kind"] = "guest"
+            voucher = None if room.membership(target) == "join" else self.voucher(room, target)
             if voucher is not None:
                 whole["join_authorised_via_users_server"] = voucher
         return await self._change(room, requester.user_id, target, whole)
@@ -240,16 +286,37 @@ class Membership:
         if room.membership(requester.user_id) != "join":
             raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
 
-    async def _change(self, room: Room, sender: str, target: str, content: Mapping[str, Any]) -> str:
+    async def _change(
+        self, room: Room, sender: str, target: str, content: Mapping[str, Any], before: Draft | None = None
+    ) -> str:
+        """Set a membership in one turn (``before`` it another one) and wait until it is durable; the event's id."""
         current = room.state("m.room.member", target)
         if current is not None and current.sender == sender and dict(current.content) == dict(content):
             await self._rooms.settled()
             return current.event_id
-        event = room.decide(Draft(sender, "m.room.member", content, state_key=target))
         batch = self._rooms.log.begin()
-        room.stage(batch, event)
+        try:
+            if before is not None:
+                room.stage(batch, room.decide(before))
+            event = room.decide(Draft(sender, "m.room.member", content, state_key=target))
+            note = room.stage(batch, event)
+            if note.membership == "join" and note.prev_membership != "join":
+                self._carry_over(batch, room, target)
+        except BaseException:
+            if batch.entries:
+                self._rooms.drop(room.room_id)  # its picture has moved on to what is not appended
+            raise
         await self._rooms.log.append(batch)
         return event.event_id
+
+    def _carry_over(self, batch: Batch, room: Room, user_id: str) -> None:
+        """Whoever joins the successor of a room of theirs finds their marks of the old one there."""
+        predecessor = room.content("m.room.create").get("predecessor")
+        old_id = predecessor.get("room_id") if isinstance(predecessor, dict) else None
+        if not isinstance(old_id, str) or not is_valid_room_id(old_id):
+            return
+        if room_log.membership_in(self._rooms.log, user_id, old_id) is not None:
+            carry_over(batch, user_id, old_id, room.room_id)
 
 
 def _with_reason(membership: str, reason: str | None) -> dict[str, Any]:

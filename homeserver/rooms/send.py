@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from federation.rules.canonical_json import encode_lax
+from federation.rules.checks import redacted_event
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import is_valid_room_alias, server_name_of
-from federation.rules.redaction import redact
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.room import Draft, Room, Rooms, relation_of
+from homeserver.rooms.state_checks import check_state_content
 from homeserver.web.call import Requester
 from storage.log import events as event_log
 from storage.log import transactions
@@ -44,9 +45,11 @@ class Send:
         MatrixError 403 if the user may not, 404 if the room is unknown, 413 if the event is too large.
         """
         scope = f"send/{room_id}/{type_}"
-        return await self._once(
-            requester, scope, txn_id, room_id, Draft(requester.user_id, type_, content, timestamp=timestamp)
-        )
+        earlier = self._earlier(requester, scope, txn_id)
+        if earlier is not None:
+            return await self._again(earlier)
+        draft = Draft(requester.user_id, type_, content, timestamp=timestamp)
+        return await self._append(self._rooms.get(room_id), draft, requester, scope, txn_id)
 
     async def redact(
         self, requester: Requester, room_id: str, event_id: str, reason: str | None, txn_id: str | None
@@ -54,21 +57,27 @@ class Send:
         """Append a redaction of ``event_id``; the target's content is gone in the same commit.
 
         Raises MatrixError 403 if the user may neither redact others' events nor wrote this one, 404 if there is no such
-        event in this room.
+        event, 400 if it is another room's.
         """
+        scope = f"redact/{room_id}/{event_id}"
+        earlier = self._earlier(requester, scope, txn_id)
+        if earlier is not None:
+            return await self._again(earlier)
         room = self._rooms.get(room_id)
-        target = event_log.event_by_id(self._rooms.log, event_id)
-        if target is None or target.room_id != room_id:
-            raise MatrixError(404, "M_NOT_FOUND", "There is no such event in this room")
         if room.membership(requester.user_id) != "join":
             raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
+        target = event_log.event_by_id(self._rooms.log, event_id)
+        if target is None:
+            raise MatrixError(404, "M_NOT_FOUND", "There is no such event in this room")
+        if target.room_id != room_id:
+            raise MatrixError(400, "M_INVALID_PARAM", "The event is not of this room")
         if target.sender != requester.user_id and not may_redact(room, requester.user_id):
             raise MatrixError(403, "M_FORBIDDEN", "You may not redact what others have sent")
         if target.type == "m.room.create":
             raise MatrixError(403, "M_FORBIDDEN", "The create event cannot be redacted")
         content: dict[str, Any] = {} if reason is None else {"reason": reason}
         draft = self.redaction_draft(room, requester.user_id, event_id, content)
-        return await self._once(requester, f"redact/{room_id}/{event_id}", txn_id, room_id, draft)
+        return await self._append(room, draft, requester, scope, txn_id)
 
     def redaction_draft(self, room: Room, sender: str, event_id: str, content: Mapping[str, Any]) -> Draft:
         """A redaction in the shape of the room's version: ``redacts`` beside the content or, from 11 on, inside it."""
@@ -98,63 +107,81 @@ class Send:
         ):
             await self._rooms.settled()
             return current.event_id
-        if type_ == "m.room.canonical_alias":
+        check_state_content(type_, state_key, content, room_id)
+        if type_ == "m.room.canonical_alias" and state_key == "":
             self._check_aliases(room, content)
         draft = Draft(requester.user_id, type_, content, state_key=state_key, timestamp=timestamp)
-        return await self.append(room, draft)
+        return await self._append(room, draft, requester, "", None)
 
-    async def append(self, room: Room, draft: Draft) -> str:
+    def _earlier(self, requester: Requester, scope: str, txn_id: str | None) -> bytes | None:
+        """What this transaction was answered before. MatrixError 400 for an id that no key holds."""
+        if txn_id is None:
+            return None
+        if not 0 < len(txn_id.encode()) <= MAX_TRANSACTION_ID:
+            raise MatrixError(400, "M_INVALID_PARAM", f"A transaction id has 1 to {MAX_TRANSACTION_ID} bytes")
+        return transactions.get_transaction(
+            self._rooms.log, requester.user_id, requester.device_id or "", scope, txn_id
+        )
+
+    async def _again(self, earlier: bytes) -> str:
+        """Answer a repeated request, once what the first one did is durable."""
+        await self._rooms.settled()
+        return earlier.decode()
+
+    async def _append(
+        self, room: Room, draft: Draft, requester: Requester, scope: str, txn_id: str | None
+    ) -> str:
         """One turn: decide, stage, append; answers when it is durable."""
         event = room.decide(draft)
-        batch = self._rooms.log.begin()
-        room.stage(batch, event)
-        self._apply_redaction(batch, room, event)
-        await self._rooms.log.append(batch)
-        return event.event_id
-
-    async def _once(
-        self, requester: Requester, scope: str, txn_id: str | None, room_id: str, draft: Draft
-    ) -> str:
         log = self._rooms.log
-        device = requester.device_id or ""
-        if txn_id is not None:
-            if not 0 < len(txn_id.encode()) <= MAX_TRANSACTION_ID:
-                raise MatrixError(400, "M_INVALID_PARAM", "A transaction id has 1 to 255 bytes")
-            earlier = transactions.get_transaction(log, requester.user_id, device, scope, txn_id)
-            if earlier is not None:
-                await self._rooms.settled()
-                return earlier.decode()
-        room = self._rooms.get(room_id)
-        event = room.decide(draft)
         batch = log.begin()
-        note = room.stage(batch, event, txn=None if txn_id is None else (device, txn_id))
-        if txn_id is not None:
-            transactions.put_transaction(
-                batch, requester.user_id, device, scope, txn_id, event.event_id.encode(), note.record.position
-            )
-        self._apply_redaction(batch, room, event)
+        device = requester.device_id or ""
+        try:
+            note = room.stage(batch, event, txn=None if txn_id is None else (device, txn_id))
+            if txn_id is not None:
+                answer, position = event.event_id.encode(), note.record.position
+                transactions.put_transaction(
+                    batch, requester.user_id, device, scope, txn_id, answer, position
+                )
+            if event.type == "m.room.redaction":
+                apply_redaction(self._rooms, batch, room, event)
+            elif event.type == "m.room.guest_access":
+                remove_guests(batch, room, event)
+        except BaseException:
+            self._rooms.drop(room.room_id)  # its picture has moved on to what is not appended
+            raise
         await log.append(batch)
         return event.event_id
-
-    def _apply_redaction(self, batch: Batch, room: Room, event: Event) -> None:
-        if event.type != "m.room.redaction" or event.redacts is None:
-            return
-        apply_redaction(self._rooms, batch, room, event)
 
     def _check_aliases(self, room: Room, content: Mapping[str, Any]) -> None:
         """Every alias that a canonical alias event adds must exist and point to this room (m.room.canonical_alias)."""
         before = room.content("m.room.canonical_alias")
-        known = {before.get("alias"), *(before.get("alt_aliases") or [])}
+        earlier = before.get("alt_aliases")
+        known = [before.get("alias"), *(earlier if isinstance(earlier, list) else ())]
         alternatives = content.get("alt_aliases")
         if alternatives is not None and not isinstance(alternatives, list):
             raise MatrixError(400, "M_BAD_JSON", "alt_aliases is a list of aliases")
         for alias in [content.get("alias"), *(alternatives or [])]:
-            if alias is None or alias == "" or (isinstance(alias, str) and alias in known):
+            if alias is None or alias == "" or alias in known:
                 continue
             if not isinstance(alias, str) or not is_valid_room_alias(alias):
                 raise MatrixError(400, "M_INVALID_PARAM", "Not a room alias")
             if server_name_of(alias) == self._rooms.server_name and self._aliases.room_of(alias) != room.room_id:
                 raise MatrixError(400, "M_BAD_ALIAS", f"{alias} does not point to this room")
+
+
+def remove_guests(batch: Batch, room: Room, event: Event) -> None:
+    """Let this server's guests leave a room that no longer takes guests (Client-Server API, "Guest Access")."""
+    if event.state_key != "" or event.content.get("guest_access") == "can_join":
+        return
+    guests = [
+        user_id
+        for user_id in room.local_joined()
+        if room.content("m.room.member", user_id).get("kind") == "guest"
+    ]
+    for user_id in guests:
+        leave = Draft(user_id, "m.room.member", {"membership": "leave"}, state_key=user_id)
+        room.stage(batch, room.decide(leave))
 
 
 def may_redact(room: Room, user_id: str) -> bool:
@@ -180,7 +207,7 @@ def apply_redaction(rooms: Rooms, batch: Batch, room: Room, event: Event) -> boo
     if not same_server and not may_redact(room, event.sender):
         return False
     original = Event.from_json(target.pdu, room.version, event_id=target.event_id)
-    pruned = Event.from_pdu(redact(original.pdu, room.version), room.version, event_id=target.event_id)
+    pruned = redacted_event(original)
     event_log.redact_record(batch, target, pruned.json, pruned.spans, event.event_id, relation_of(original))
     rooms.forget_event(room, target.event_id)
     return True

@@ -70,7 +70,7 @@ class Sight:
         self._standing_at = standing_at
         self._standings: dict[bytes, Standing] = {}
         self._last_joined_of = last_joined
-        self._last_joined: float | None | bool = False
+        self._last_joined: float | bool | None = False
 
     def standing(self, root: bytes) -> Standing:
         """The reader's standing in the state named by ``root``."""
