@@ -10,7 +10,10 @@ from tests.bench.servers import Server
 
 @dataclass
 class Row:
-    """A measured row. ``cpu_ms`` is per operation; times are in milliseconds; None where there is none."""
+    """A measured row. ``cpu_ms`` is per operation; times are in milliseconds; None where there is none.
+
+    ``coarse``: so little CPU was used in all that the kernel's 10 ms steps make ``cpu_ms`` a rough figure.
+    """
 
     name: str
     operations: int = 0
@@ -19,6 +22,7 @@ class Row:
     p50: float | None = None
     p95: float | None = None
     p99: float | None = None
+    coarse: bool = False
     notes: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -36,6 +40,10 @@ def percentile(sorted_values: list[float], percent: float) -> float | None:
     if not sorted_values:
         return None
     return sorted_values[min(len(sorted_values) - 1, int(len(sorted_values) * percent / 100))]
+
+
+COARSE_BELOW = 0.3
+"""CPU seconds of a row under which a step of 10 ms is more than 3 %."""
 
 
 class Timer:
@@ -68,4 +76,5 @@ async def measure(server: Server, name: str, work: Callable[[Timer], Awaitable[i
         percentile(values, 50),
         percentile(values, 95),
         percentile(values, 99),
+        coarse=cpu < COARSE_BELOW,
     )

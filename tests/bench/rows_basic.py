@@ -12,7 +12,7 @@ from tests.bench.servers import Server
 async def whoami(server: Server, scale: float) -> list[Row]:
     """``GET /account/whoami`` over 8 connections."""
     people = await register(server, 8)
-    each = max(50, int(500 * scale))
+    each = max(50, int(2500 * scale))
 
     async def work(timer: Timer) -> int:
         async def ask(connection: object) -> None:
@@ -30,7 +30,7 @@ async def send(server: Server, scale: float) -> list[Row]:
     """32 people, each sending to a room of their own, as fast as the server answers."""
     people = await register(server, 32)
     rooms = await in_parallel(people, lambda person: person.create_room())
-    each = max(5, int(60 * scale))
+    each = max(5, int(100 * scale))
 
     async def work(timer: Timer) -> int:
         async def talk(number: int) -> None:
@@ -101,7 +101,7 @@ async def initial_sync(server: Server, scale: float) -> list[Row]:
     times, small = 1, 20
     await first(Timer())
     await nothing(Timer())
-    times, small = max(3, int(5 * scale)), max(50, int(200 * scale))
+    times, small = max(3, int(10 * scale)), max(50, int(600 * scale))
     rows = [await measure(server, f"initial sync, {count} rooms of 25 messages", first)]
     rows.append(await measure(server, f"sync with nothing new, {count} rooms", nothing))
     sending = await measure(server, "", only_send)
@@ -134,7 +134,7 @@ async def messages(server: Server, scale: float) -> list[Row]:
 
     rounds = 1
     assert await work(Timer()) >= 500
-    rounds = max(2, int(10 * scale))
+    rounds = max(2, int(60 * scale))
     return [await measure(server, "/messages, for each event", work)]
 
 

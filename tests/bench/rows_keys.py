@@ -45,12 +45,12 @@ async def keys(server: Server, scale: float) -> list[Row]:
     people = await register(server, 33)
     asker, others = people[0], people[1:]
     await in_parallel(people, lambda p: p.call("POST", "/keys/upload", {"device_keys": _device_keys(p)}))
-    uploads = max(32, int(64 * scale))
+    uploads = max(32, int(256 * scale))
     bodies = [
         (others[n % 32], {"one_time_keys": _one_time_keys(others[n % 32], 20 * (n // 32), 20)})
         for n in range(uploads)
     ]
-    times = max(50, int(200 * scale))
+    times = max(50, int(600 * scale))
 
     async def upload(timer: Timer) -> int:
         for person, body in bodies:
@@ -59,10 +59,10 @@ async def keys(server: Server, scale: float) -> list[Row]:
 
     async def query(timer: Timer) -> int:
         wanted: dict[str, list[str]] = {person.user_id: [] for person in others}
-        for _ in range(times):
+        for _ in range(5 * times):
             answer = await timer.time(asker.call("POST", "/keys/query", {"device_keys": wanted}))
             assert len(answer["device_keys"]) == 32  # type: ignore[index]
-        return times
+        return 5 * times
 
     async def claim(timer: Timer) -> int:
         for n in range(times):
