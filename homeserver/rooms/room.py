@@ -149,7 +149,7 @@ class Room:
             draft,
             room_id=self.room_id,
             depth=depth,
-            prev_events=[self._reference(event_id) for event_id, _ in heads],
+            prev_events=[self.reference(event_id) for event_id, _ in heads],
             auth_events=[event.reference() for event in auth_events.values()],
         )
         create = self.state("m.room.create")
@@ -158,15 +158,20 @@ class Room:
         check_auth(event, auth_events, self.power_levels)
         return event
 
-    def _reference(self, event_id: str) -> Any:
+    def reference(self, event_id: str) -> Any:
+        """How another event names a stored one as its predecessor."""
         if self.version.hashed_event_ids:
             return event_id
         event = self._rooms.event(event_id)
         assert event is not None, "a head of the room is stored"
         return event.reference()
 
-    def stage(self, batch: Batch, event: Event, *, txn: tuple[str, str] | None = None) -> EventNote:
+    def stage(
+        self, batch: Batch, event: Event, *, txn: tuple[str, str] | None = None, flags: int = 0
+    ) -> EventNote:
         """Put a decided event at the end of the room: record, indexes, state and heads, all in `batch`.
+
+        With the flag SOFT_FAILED it is part of the graph that no client is told of.
 
         The room's own picture moves on at once, so that the next turn builds on this event.
         """
@@ -182,7 +187,14 @@ class Room:
                 note.prev_membership = self.membership(event.state_key)
                 note.membership = str(event.content.get("membership"))
             after = self.change_state(batch, before, {(event.type, event.state_key): event.event_id})
-        record = event_log.put_event(batch, meta.nid, seq, stored_form(event, before, after, txn), note=note)
+        record = event_log.put_event(
+            batch,
+            meta.nid,
+            seq,
+            stored_form(event, before, after, txn, flags),
+            announce=not flags & event_log.SOFT_FAILED,
+            note=note,
+        )
         note.record = record
         self._take_state(batch, event, note, record.position)
         self.meta = structs.replace(
@@ -190,7 +202,7 @@ class Room:
             last_seq=seq,
             last_position=record.position,
             state_root=after,
-            extremities=[(event.event_id, event.depth)],
+            extremities=[(event.event_id, event.depth), *meta.extremities[MAX_PREV_EVENTS:]],
             joined=meta.joined + (note.membership == "join") - (note.prev_membership == "join"),
             invited=meta.invited + (note.membership == "invite") - (note.prev_membership == "invite"),
         )
@@ -218,6 +230,12 @@ class Room:
         after = self.state_map.set(root, changes, nodes)
         put_nodes(batch, self.meta.nid, nodes)
         return after
+
+    def forget_state(self, key: StateKey) -> None:
+        """Drop a piece of state from the cached picture: the current state has another event there now."""
+        self._known.pop(key, None)
+        if key[0] in ("m.room.power_levels", "m.room.create"):
+            self._power_levels = None
 
     def forget_cached(self, event_id: str) -> None:
         """Drop a state event from the cached picture (its stored form has changed, as by a redaction)."""

@@ -33,6 +33,8 @@ REJECTED: Final = 1
 SOFT_FAILED: Final = 2
 OUTLIER: Final = 4
 REDACTED: Final = 8
+RELAYED: Final = 16
+"""Another server's event that this server has accepted for it (send_join and the like) and sends to the others."""
 
 SPANS: Final = ("content", "room_id", "sender", "state_key", "type", "redacts")
 """The top-level keys whose values the writer locates, in this order."""

@@ -1,0 +1,114 @@
+"""Entering a room that other servers hold: its state and auth chain are taken in, then the member event that brought us in.
+
+Server-Server API, "Joining Rooms" (what is returned by send_join). The room is made, or continued where this server had been
+in it before; what it was told is judged by the rules like anything else.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import structs
+
+from federation.rules.auth import check_auth
+from federation.rules.auth_events import CREATE
+from federation.rules.errors import MatrixError
+from federation.rules.event import Event
+from federation.rules.room_versions import RoomVersion
+from homeserver.rooms.checking import Checking
+from homeserver.rooms.notes import EventNote
+from homeserver.rooms.outliers import Outliers
+from homeserver.rooms.place import Place
+from homeserver.rooms.room import Room, Rooms, stored_form
+from homeserver.rooms.state_at import States
+from storage.log import events as event_log
+from storage.log import rooms as room_log
+from storage.log.append import Kind
+
+
+class Enter:
+    """Takes rooms in that were joined through another server."""
+
+    def __init__(
+        self, rooms: Rooms, states: States, checking: Checking, outliers: Outliers, place: Place
+    ) -> None:
+        self._rooms = rooms
+        self._states = states
+        self._checking = checking
+        self._outliers = outliers
+        self._place = place
+
+    async def enter(
+        self, version: RoomVersion, join: Event, state: Sequence[Any], auth_chain: Sequence[Any], partial: bool = False
+    ) -> None:
+        """Take a room in: the state before ``join``, unchecked, and its auth chain. Durable when it returns.
+
+        ``partial`` tells that members were omitted from the state. Raises MatrixError 502 when what was sent does not
+        make the room that was asked for, 403 when its rules do not let the join in.
+        """
+        room_id = join.room_id
+        found = await self._checking.events([*auth_chain, *state], version, room_id)
+        self._check_create(version, room_id, found)
+        room = await self._open(room_id, version, found)
+        found.pop(join.event_id, None)
+        await self._outliers.keep(room, found)
+        ids = [event.event_id for event in (await self._checking.events(state, version, room_id)).values()]
+        before = await self._outliers.state_of(room, ids)
+        room = self._rooms.get(room_id)
+        auth_state = self._states.auth_state(room, before, join)
+        if CREATE not in auth_state:
+            raise MatrixError(502, "M_UNKNOWN", "The state that was sent lacks the create event")
+        check_auth(join, auth_state)
+        await self._append(room, join, before, partial)
+
+    def _check_create(self, version: RoomVersion, room_id: str, found: dict[str, Event]) -> None:
+        creates = [event for event in found.values() if event.key == CREATE]
+        for create in creates:
+            if create.content.get("room_version", "1") == version.id:
+                return
+        raise MatrixError(502, "M_UNKNOWN", "The state that was sent does not begin with a create event of this room")
+
+    async def _open(self, room_id: str, version: RoomVersion, found: dict[str, Event]) -> Room:
+        room = self._rooms.find(room_id)
+        if room is not None:
+            return room
+        create = next(event for event in found.values() if event.key == CREATE)
+        batch = self._rooms.log.begin()
+        nid = batch.entry(Kind.ROOM, room_id=room_id)
+        federated = create.content.get("m.federate") is not False
+        meta = room_log.RoomMeta(
+            room_id=room_id, nid=nid, version=version.id, creator=create.sender, federated=federated
+        )
+        room_log.create_room(batch, meta)
+        room = self._rooms.add(Room(self._rooms, meta))
+        await self._rooms.log.append(batch)
+        return room
+
+    async def _append(self, room: Room, join: Event, before: bytes, partial: bool) -> None:
+        """One turn: the member event at the end of the room's log, the state that it leaves as the current one."""
+        batch = self._rooms.log.begin()
+        try:
+            after = room.change_state(batch, before, {("m.room.member", str(join.state_key)): join.event_id})
+            seq = room.meta.last_seq + 1
+            note = EventNote(
+                None, room.room_id, join.event_id, join.sender, join.type, join.state_key, seq
+            )
+            known = event_log.event_by_id(self._rooms.log, join.event_id)
+            if known is not None and known.seq is not None:
+                return
+            record = event_log.put_event(batch, room.meta.nid, seq, stored_form(join, before, after), note=note)
+            self._rooms.remember(join)
+            room.meta = structs.replace(
+                self._place.adopt(batch, room, after, join, note, record.position),
+                last_seq=seq,
+                last_position=record.position,
+                extremities=[(join.event_id, join.depth)],
+                backward_extremities=[join.event_id],
+                partial_state=partial,
+            )
+            room_log.put_room(batch, room.meta)
+            note.record = record
+            note.encrypted = room.encrypted
+        except BaseException:
+            self._rooms.drop(room.room_id)
+            raise
+        await self._rooms.log.append(batch)

@@ -1,0 +1,176 @@
+"""Filling the gap before an event whose predecessors are not here: the events between, or else the state behind them.
+
+Server-Server API, "Backfilling and retrieving missing events" and "Retrieving the state of a room". Whoever sends events
+with ancestors that nobody knows costs one bounded fetch for a room at a time, and after a fetch that led nowhere the
+room rests for a while.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from federation.rules.auth import check_auth
+from federation.rules.auth_events import AuthError
+from federation.rules.errors import MatrixError
+from federation.rules.event import Event
+from homeserver.rooms.checking import Checking, in_order
+from homeserver.rooms.outliers import Outliers
+from homeserver.rooms.peers import Peers
+from homeserver.rooms.place import Place
+from homeserver.rooms.room import Rooms
+from homeserver.rooms.state_at import States
+from storage.log import events as event_log
+
+MISSING_LIMIT = 20
+"""Events asked for at once with get_missing_events."""
+MAX_STATES = 5
+"""States fetched to place one event; each is the state before one missing predecessor."""
+MAX_SINGLE = 10
+"""Up to so many unknown events of a state are fetched one by one, more of them as a whole state."""
+MAX_STATE = 200_000
+MAX_CHAIN = 50_000
+REST_MS = 30_000
+MAX_REST_MS = 10 * 60_000
+MAX_RESTING = 10_000
+
+
+class Gaps:
+    """Fetches what is missing before an event. One room is worked on by one caller at a time (see `Receive`)."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        states: States,
+        place: Place,
+        checking: Checking,
+        outliers: Outliers,
+        peers: Peers,
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._rooms = rooms
+        self._states = states
+        self._place = place
+        self._checking = checking
+        self._outliers = outliers
+        self._peers = peers
+        self._now_ms = now_ms
+        self._resting: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
+
+    async def fill(self, origin: str, room_id: str, event: Event) -> dict[str, bytes]:
+        """Fetch what `event` needs to be placed; the states after those predecessors that stay unknown.
+
+        MatrixError when it cannot be had, or when this origin's last attempt in this room failed a moment ago.
+        """
+        rest = self._resting.get((origin, room_id))
+        if rest is not None and self._now_ms() < rest[0]:
+            raise MatrixError(404, "M_NOT_FOUND", "The events before this one are not known")
+        try:
+            states = await self._fill(origin, room_id, event)
+        except MatrixError:
+            self._rest(origin, room_id)
+            raise
+        self._resting.pop((origin, room_id), None)
+        return states
+
+    def _rest(self, origin: str, room_id: str) -> None:
+        key = (origin, room_id)
+        _, length = self._resting.get(key, (0, REST_MS // 2))
+        length = min(length * 2, MAX_REST_MS)
+        self._resting[key] = (self._now_ms() + length, length)
+        self._resting.move_to_end(key)
+        if len(self._resting) > MAX_RESTING:
+            self._resting.popitem(last=False)
+
+    async def _fill(self, origin: str, room_id: str, event: Event) -> dict[str, bytes]:
+        before, cited = self._place.missing(event)
+        if cited:
+            await self._fetch_auth(origin, room_id, event)
+        if not before:
+            return {}
+        room = self._rooms.get(room_id)
+        heads = [event_id for event_id, _ in room.meta.extremities][:MISSING_LIMIT]
+        pdus = await self._peers.missing_events(origin, room_id, heads, [event.event_id], MISSING_LIMIT, 0)
+        fetched = await self._checking.events(pdus[:MISSING_LIMIT], room.version, room_id)
+        fetched.pop(event.event_id, None)
+        budget = [MAX_STATES]
+        for earlier in in_order(fetched.values(), by_predecessors=True):
+            try:
+                states = await self._fetch_states(origin, room_id, earlier, budget)
+                self._place.place(self._rooms.get(room_id), earlier, states).durable.addErrback(_ignore)
+            except MatrixError:
+                continue
+        return await self._fetch_states(origin, room_id, event, budget)
+
+    async def _fetch_auth(self, origin: str, room_id: str, event: Event) -> None:
+        """The events that an event cites, with all that these cite. MatrixError when they cannot be had."""
+        pdus = await self._peers.event_auth(origin, room_id, event.event_id)
+        room = self._rooms.get(room_id)
+        found = await self._checking.events(pdus[:MAX_CHAIN], room.version, room_id)
+        found.pop(event.event_id, None)
+        await self._outliers.keep(room, found)
+        if self._place.missing(event)[1]:
+            raise MatrixError(403, "M_FORBIDDEN", "The event cites auth events that cannot be had")
+
+    async def _fetch_states(self, origin: str, room_id: str, event: Event, budget: list[int]) -> dict[str, bytes]:
+        """The states after the predecessors of an event that are not here."""
+        before, cited = self._place.missing(event)
+        states: dict[str, bytes] = {}
+        for event_id in before:
+            if budget[0] <= 0:
+                raise MatrixError(404, "M_NOT_FOUND", "Too many events before this one are not known")
+            budget[0] -= 1
+            states[event_id] = await self.state_after(origin, room_id, event_id)
+        if cited and self._place.missing(event)[1]:
+            await self._fetch_auth(origin, room_id, event)
+        return states
+
+    async def state_after(self, origin: str, room_id: str, event_id: str) -> bytes:
+        """Root of the state after an event that is not here, as far as what a peer tells of it stands the checks."""
+        root = await self.state_before(origin, room_id, event_id)
+        room = self._rooms.get(room_id)
+        pdu = await self._peers.event(origin, event_id)
+        event = await self._checking.event(pdu, room.version, room_id)
+        if event.event_id != event_id:
+            raise MatrixError(502, "M_UNKNOWN", "Another event was sent than asked for")
+        await self._outliers.keep(self._rooms.get(room_id), {event_id: event})
+        room = self._rooms.get(room_id)
+        if event.state_key is None or self._outliers.is_rejected(event_id):
+            return root
+        if event_log.place_of(self._rooms.log, event_id) is None:
+            return root  # what it cites is unknown
+        try:
+            check_auth(event, self._states.auth_state(room, root, event))
+        except AuthError:
+            return root
+        batch = self._rooms.log.begin()
+        after = room.change_state(batch, root, {(event.type, event.state_key): event_id})
+        self._rooms.log.append(batch).addErrback(_ignore)
+        return after
+
+    async def state_before(self, origin: str, room_id: str, event_id: str) -> bytes:
+        """Root of the state before an event, as a peer tells it."""
+        told = await self._peers.state_ids(origin, room_id, event_id)
+        ids = [id_ for id_ in (*told.auth_chain[:MAX_CHAIN], *told.state[:MAX_STATE]) if isinstance(id_, str)]
+        unknown = list(dict.fromkeys(id_ for id_ in ids if self._rooms.event(id_) is None))
+        room = self._rooms.get(room_id)
+        pdus = []
+        if len(unknown) <= MAX_SINGLE:
+            for id_ in unknown:
+                try:
+                    pdus.append(await self._peers.event(origin, id_))
+                except MatrixError:
+                    continue
+        else:
+            whole = await self._peers.state(origin, room_id, event_id)
+            wanted = (*whole.auth_chain[:MAX_CHAIN], *whole.state[:MAX_STATE])
+            pdus = list(wanted)
+        found = await self._checking.events(pdus, room.version, room_id)
+        await self._outliers.keep(self._rooms.get(room_id), found)
+        state_ids = [id_ for id_ in told.state[:MAX_STATE] if isinstance(id_, str)]
+        root = await self._outliers.state_of(self._rooms.get(room_id), state_ids)
+        if not root:
+            raise MatrixError(502, "M_UNKNOWN", "No usable state was sent")
+        return root
+
+
+def _ignore(failure: object) -> None:
+    """The log has failed: it says so itself, and the server stops."""

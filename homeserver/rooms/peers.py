@@ -1,0 +1,76 @@
+"""What the room engine asks other servers for. Answers are theirs: lists of unchecked objects."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from federation.rules.event import Event
+
+
+class Verifier(Protocol):
+    """Knows other servers' keys."""
+
+    async def check_event(self, event: Event) -> None:
+        """Check the signatures that an event needs (`federation.rules.checks`). Raises SignatureError."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """The state before an event and the events that authorise it, as a peer told them: ids or whole events."""
+
+    state: list[Any]
+    auth_chain: list[Any]
+
+
+class Peers(Protocol):
+    """Requests to other servers. Each is bounded in time and size; MatrixError when there is no usable answer."""
+
+    async def missing_events(
+        self, server: str, room_id: str, earliest: Sequence[str], latest: Sequence[str], limit: int, min_depth: int
+    ) -> list[Any]:
+        """POST get_missing_events: events between the earliest and the latest."""
+
+    async def state_ids(self, server: str, room_id: str, event_id: str) -> PeerState:
+        """GET state_ids: ids of the state before an event, and of its auth chain."""
+
+    async def state(self, server: str, room_id: str, event_id: str) -> PeerState:
+        """GET state: the same as whole events."""
+
+    async def event(self, server: str, event_id: str) -> Any:
+        """GET event: one event."""
+
+    async def event_auth(self, server: str, room_id: str, event_id: str) -> list[Any]:
+        """GET event_auth: the auth chain of an event."""
+
+    async def backfill(self, server: str, room_id: str, event_ids: Sequence[str], limit: int) -> list[Any]:
+        """GET backfill: events before the given ones, these included."""
+
+
+class NoPeers:
+    """The server does not federate: nobody can be asked."""
+
+    async def missing_events(
+        self, server: str, room_id: str, earliest: Sequence[str], latest: Sequence[str], limit: int, min_depth: int
+    ) -> list[Any]:
+        """Nothing."""
+        return []
+
+    async def state_ids(self, server: str, room_id: str, event_id: str) -> PeerState:
+        """Nothing."""
+        return PeerState([], [])
+
+    async def state(self, server: str, room_id: str, event_id: str) -> PeerState:
+        """Nothing."""
+        return PeerState([], [])
+
+    async def event(self, server: str, event_id: str) -> Any:
+        """Nothing."""
+        return None
+
+    async def event_auth(self, server: str, room_id: str, event_id: str) -> list[Any]:
+        """Nothing."""
+        return []
+
+    async def backfill(self, server: str, room_id: str, event_ids: Sequence[str], limit: int) -> list[Any]:
+        """Nothing."""
+        return []

@@ -1,0 +1,287 @@
+"""Giving an event from another server its place in a room: the last of the checks, then one append.
+
+Server-Server API, "Checks performed on receipt of a PDU", steps 4 to 6, "Rejection" and "Soft failure". All of it is one
+synchronous turn: whatever had to be fetched was fetched before.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from msgspec import structs
+from twisted.internet.defer import Deferred, succeed
+
+from federation.rules.auth import check_auth
+from federation.rules.auth_events import CREATE, AuthError, check_auth_event_list
+from federation.rules.errors import MatrixError
+from federation.rules.event import Event
+from homeserver.rooms.notes import EventNote
+from homeserver.rooms.redacting import Redacting
+from homeserver.rooms.room import Room, Rooms, StateKey, stored_form
+from homeserver.rooms.state_at import States, is_placed
+from storage.log import events as event_log
+from storage.log import rooms as room_log
+from storage.log.append import Batch, Kind
+
+MAX_WALK = 200
+"""How many events that no head follows are looked through when the heads are computed."""
+MAX_BACKWARD = 50
+"""Events with missing predecessors that a room remembers; the oldest are forgotten."""
+
+MEMBER = "m.room.member"
+
+
+class Verdict(Enum):
+    """What became of an event."""
+
+    ACCEPTED = auto()
+    SOFT_FAILED = auto()
+    REJECTED = auto()
+    KNOWN = auto()
+
+
+@dataclass(slots=True)
+class Placed:
+    """The outcome of a turn; ``durable`` fires when it is written down, ``why`` says why an event was not accepted."""
+
+    verdict: Verdict
+    durable: "Deferred[int]"
+    why: str = ""
+
+
+class MissingAuthEvents(MatrixError):
+    """Events that an event cites are not here; nothing can be said about it."""
+
+    def __init__(self, missing: list[str]) -> None:
+        super().__init__(403, "M_FORBIDDEN", "The event cites auth events that are not known")
+        self.missing = missing
+
+
+class MissingPredecessors(MatrixError):
+    """Events before an event are not here."""
+
+    def __init__(self, missing: list[str]) -> None:
+        super().__init__(404, "M_NOT_FOUND", "Events before this one are not known")
+        self.missing = missing
+
+
+class Place:
+    """Places checked events (format, signatures and hash are done) into rooms."""
+
+    def __init__(self, rooms: Rooms, states: States) -> None:
+        self._rooms = rooms
+        self._states = states
+        self._redacting = Redacting(rooms)
+
+    def missing(self, event: Event) -> tuple[list[str], list[str]]:
+        """Ids of ``(predecessors, auth events)`` without which the event cannot be placed."""
+        states, rooms = self._states, self._rooms
+        before = [event_id for event_id in event.prev_event_ids if states.after(event_id) is None]
+        cited = [event_id for event_id in event.auth_event_ids if rooms.event(event_id) is None]
+        return before, cited
+
+    def place(
+        self, room: Room, event: Event, states_after: Mapping[str, bytes] | None = None, *, relayed: bool = False
+    ) -> Placed:
+        """One turn. ``states_after`` has the states after predecessors that are not here, as a peer told them.
+
+        ``relayed`` marks an event for which this server vouches to the others (send_join and the like). Raises
+        MissingAuthEvents and MissingPredecessors when something is still to be fetched.
+        """
+        known = event_log.event_by_id(self._rooms.log, event.event_id)
+        if known is not None and is_placed(known):
+            return Placed(Verdict.REJECTED if known.rejected else Verdict.KNOWN, succeed(0))
+        batch = self._rooms.log.begin()
+        try:
+            verdict, why = self._turn(batch, room, event, states_after or {}, relayed)
+        except BaseException:
+            self._rooms.drop(room.room_id)
+            raise
+        return Placed(verdict, self._rooms.log.append(batch), why)
+
+    def _turn(
+        self, batch: Batch, room: Room, event: Event, states_after: Mapping[str, bytes], relayed: bool
+    ) -> tuple[Verdict, str]:
+        cited = self._cited(event)
+        before = self._state_before(batch, room, event, states_after)
+        try:
+            self._check(room, event, cited, before)
+        except AuthError as error:
+            form = stored_form(event, before, before, flags=event_log.REJECTED)
+            event_log.put_outlier(batch, room.meta.nid, form)
+            return Verdict.REJECTED, error.error
+        if before != room.meta.state_root:
+            try:
+                check_auth(event, self._states.auth_state(room, room.meta.state_root, event))
+            except AuthError as error:
+                self._append(batch, room, event, before, event_log.SOFT_FAILED, states_after)
+                return Verdict.SOFT_FAILED, error.error
+        self._append(batch, room, event, before, event_log.RELAYED if relayed else 0, states_after)
+        return Verdict.ACCEPTED, ""
+
+    # -- the checks ------------------------------------------------------------------------------------------------
+
+    def _cited(self, event: Event) -> list[Event]:
+        found = [self._rooms.event(event_id) for event_id in event.auth_event_ids]
+        missing = [id_ for id_, cited in zip(event.auth_event_ids, found, strict=True) if cited is None]
+        if missing:
+            raise MissingAuthEvents(missing)
+        return [cited for cited in found if cited is not None]
+
+    def _state_before(
+        self, batch: Batch, room: Room, event: Event, states_after: Mapping[str, bytes]
+    ) -> bytes:
+        roots = []
+        missing = []
+        for event_id in event.prev_event_ids:
+            root = self._states.after(event_id)
+            root = states_after.get(event_id) if root is None else root
+            if root is None:
+                missing.append(event_id)
+            else:
+                roots.append(root)
+        if missing:
+            raise MissingPredecessors(missing)
+        return self._states.resolve(batch, room, roots)
+
+    def _check(self, room: Room, event: Event, cited: list[Event], before: bytes) -> None:
+        """Steps 4 and 5. Raises AuthError."""
+        check_auth_event_list(event, cited, self._states.is_rejected)
+        by_citation = {(found.type, found.state_key or ""): found for found in cited}
+        create = room.state("m.room.create")
+        if create is not None and room.version.room_id_is_create_hash:
+            by_citation[CREATE] = create
+        check_auth(event, by_citation)
+        levels = room.power_levels if before == room.meta.state_root else None
+        check_auth(event, self._states.auth_state(room, before, event), levels)
+
+    # -- what is written ---------------------------------------------------------------------------------------------
+
+    def _append(
+        self, batch: Batch, room: Room, event: Event, before: bytes, flags: int, states_after: Mapping[str, bytes]
+    ) -> None:
+        meta = room.meta
+        soft = bool(flags & event_log.SOFT_FAILED)
+        after = before
+        if event.state_key is not None:
+            after = room.change_state(batch, before, {(event.type, event.state_key): event.event_id})
+        seq = meta.last_seq + 1
+        note = None if soft else self._note(room, event, seq)
+        record = event_log.put_event(
+            batch, meta.nid, seq, stored_form(event, before, after, flags=flags), announce=not soft, note=note
+        )
+        self._rooms.remember(event)
+        heads, current = meta.extremities, meta.state_root
+        if not soft:
+            heads = self.heads_with(room, event)
+            current = self._current(batch, room, event, heads, after)
+        adopted = self.adopt(batch, room, current, event, note, record.position)
+        room.meta = structs.replace(
+            adopted,
+            last_seq=seq,
+            last_position=adopted.last_position if soft else record.position,
+            extremities=heads,
+            backward_extremities=self._backward(room, event, states_after),
+        )
+        room_log.put_room(batch, room.meta)
+        if note is not None:
+            note.record = record
+            self._redacting.arrived(batch, room, event, before)
+        self._redacting.overtaken(batch, room, record)
+
+    def _note(self, room: Room, event: Event, seq: int) -> EventNote:
+        return EventNote(
+            None, room.room_id, event.event_id, event.sender, event.type, event.state_key, seq, encrypted=room.encrypted
+        )
+
+    def heads_with(self, room: Room, event: Event) -> list[tuple[str, int]]:
+        """The forward extremities of the room once the event is in it."""
+        covered = set(event.prev_event_ids)
+        walk = list(event.prev_event_ids)
+        for _ in range(MAX_WALK):
+            if not walk:
+                break
+            record = event_log.event_by_id(self._rooms.log, walk.pop())
+            # A soft-failed or rejected predecessor is no head itself: what lies before it is covered through it.
+            if record is not None and (record.soft_failed or record.rejected):
+                passed = Event.from_json(record.pdu, room.version, event_id=record.event_id)
+                fresh = [event_id for event_id in passed.prev_event_ids if event_id not in covered]
+                covered.update(fresh)
+                walk += fresh
+        heads = [(event_id, depth) for event_id, depth in room.meta.extremities if event_id not in covered]
+        if not self._is_followed(room, event.event_id):
+            heads.append((event.event_id, event.depth))
+        return heads
+
+    def _is_followed(self, room: Room, event_id: str) -> bool:
+        """Whether an event that is placed names this one as its predecessor: it came through a gap."""
+        return any(
+            follower is not None and event_id in follower.prev_event_ids
+            for follower in map(self._rooms.event, room.meta.backward_extremities)
+        )
+
+    def _backward(self, room: Room, event: Event, states_after: Mapping[str, bytes]) -> list[str]:
+        """The events whose predecessors are not all here, once this event is."""
+        backward = room.meta.backward_extremities
+        kept = []
+        for follower_id in backward:
+            follower = self._rooms.event(follower_id)
+            if follower is not None and event.event_id in follower.prev_event_ids:
+                rest = [id_ for id_ in follower.prev_event_ids if id_ != event.event_id]
+                if all(self._states.after(id_) is not None for id_ in rest):
+                    continue
+            kept.append(follower_id)
+        if states_after and any(self._states.after(id_) is None for id_ in event.prev_event_ids):
+            kept.append(event.event_id)
+        return kept[-MAX_BACKWARD:]
+
+    def _current(
+        self, batch: Batch, room: Room, event: Event, heads: list[tuple[str, int]], after: bytes
+    ) -> bytes:
+        roots = []
+        for event_id, _ in heads:
+            root = after if event_id == event.event_id else self._states.after(event_id)
+            if root is not None:
+                roots.append(root)
+        return self._states.resolve(batch, room, roots) if roots else room.meta.state_root
+
+    def adopt(
+        self, batch: Batch, room: Room, current: bytes, event: Event, note: EventNote | None, position: int
+    ) -> room_log.RoomMeta:
+        """Make ``current`` the room's state: cached picture, members' index rows and counts follow.
+
+        Returns the room's row with state and counts; fills in the note when the event itself changed a membership.
+        """
+        meta = room.meta
+        if current == meta.state_root:
+            return meta
+        changes = list(room.state_map.diff(meta.state_root, current))
+        joined, invited = meta.joined, meta.invited
+        for key, old_id, new_id in changes:
+            if key[0] == MEMBER:
+                old, new = self._membership(old_id), self._membership(new_id)
+                joined += (new == "join") - (old == "join")
+                invited += (new == "invite") - (old == "invite")
+                self._change_member(batch, room, key, (old_id, new_id), new or "leave", position)
+                if note is not None and new_id == event.event_id:
+                    note.target, note.prev_membership, note.membership = key[1], old, new
+                else:
+                    batch.entry(Kind.MEMBERSHIP, room_id=room.room_id, user_id=key[1])
+        for key, _, _ in changes:
+            room.forget_state(key)
+        return structs.replace(meta, state_root=current, joined=joined, invited=invited)
+
+    def _membership(self, event_id: str | None) -> str | None:
+        event = None if event_id is None else self._rooms.event(event_id)
+        membership = None if event is None else event.content.get("membership")
+        return membership if isinstance(membership, str) else None
+
+    def _change_member(
+        self, batch: Batch, room: Room, key: StateKey, ids: tuple[str | None, str | None], membership: str, position: int
+    ) -> None:
+        event_id = ids[1] or ids[0] or ""
+        event = self._rooms.event(event_id)
+        sender = key[1] if event is None else event.sender
+        room_log.put_membership(
+            batch, key[1], room_log.MembershipRecord(room.room_id, membership, position, event_id, sender)
+        )

@@ -1,0 +1,133 @@
+"""Receiving events from other servers: the checks in their order, one room at a time.
+
+Server-Server API, "PDUs". Step by step:
+
+1. format and size, 2. signatures, 3. content hash (`checking`);
+   then whatever is missing before the event is fetched (`gaps`);
+4. its auth events, 5. the state before it, 6. the current state, and its place in the room (`place`).
+
+Steps 1 to 3 and the fetching take time; the rest is one turn. Events of one room go one after the other, rooms do not wait
+for each other.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredLock, gatherResults
+from twisted.logger import Logger
+
+from federation.rules.errors import MatrixError
+from federation.rules.event import Event
+from federation.rules.hashes import event_id as id_of_pdu
+from homeserver.rooms.checking import Checking
+from homeserver.rooms.extremities import Extremities
+from homeserver.rooms.gaps import Gaps
+from homeserver.rooms.place import Place, Placed, Verdict
+from homeserver.rooms.room import Room, Rooms
+from homeserver.rooms.servers import Servers
+
+MAX_WAITING = 100
+"""Transactions that wait for one room; more are refused, their senders will repeat them."""
+
+_report = Logger()
+
+
+class _Queue:
+    __slots__ = ("lock", "waiting")
+
+    def __init__(self) -> None:
+        self.lock = DeferredLock()
+        self.waiting = 0
+
+
+class Receive:
+    """Takes events of other servers in."""
+
+    def __init__(
+        self,
+        rooms: Rooms,
+        servers: Servers,
+        checking: Checking,
+        place: Place,
+        gaps: Gaps,
+        extremities: Extremities,
+        rescinded: "Callable[[str, Any], None] | None" = None,
+    ) -> None:
+        self._rooms = rooms
+        self._servers = servers
+        self._checking = checking
+        self._place = place
+        self._gaps = gaps
+        self._extremities = extremities
+        self._queues: dict[str, _Queue] = {}
+        self.rescinded = rescinded
+        """Told of events in rooms that nobody of this server is in: they may take an invite back."""
+
+    async def pdus(self, origin: str, room_id: str, pdus: Sequence[Any]) -> dict[str, str | None]:
+        """Events of one room, in the order in which they were sent: for each its id and what was wrong, None if nothing.
+
+        Durable when it returns. Events of unknown rooms have no ids and are left out.
+        """
+        room = self._rooms.find(room_id)
+        if room is None or not room.meta.last_seq or not self._servers.is_in(self._rooms.server_name, room):
+            if self.rescinded is not None:
+                for pdu in pdus:
+                    self.rescinded(origin, pdu)
+            return {}
+        if not self._servers.allowed(origin, room):
+            return dict.fromkeys(self._ids(room, pdus), "The room does not let this server take part")
+        return await self.in_turn(room_id, lambda: self._all(origin, room_id, pdus))
+
+    async def in_turn(self, room_id: str, work: Callable[[], Any]) -> Any:
+        """Do `work` (a coroutine function) while nobody else receives events in the room. MatrixError 429 when too many wait."""
+        queue = self._queues.setdefault(room_id, _Queue())
+        if queue.waiting >= MAX_WAITING:
+            raise MatrixError(429, "M_LIMIT_EXCEEDED", "Too much is waiting for this room", retry_after_ms=5000)
+        queue.waiting += 1
+        await queue.lock.acquire()
+        try:
+            return await work()
+        finally:
+            queue.waiting -= 1
+            queue.lock.release()
+            if not queue.waiting:
+                self._queues.pop(room_id, None)
+
+    def _ids(self, room: Room, pdus: Sequence[Any]) -> list[str]:
+        ids = []
+        for pdu in pdus:
+            try:
+                ids.append(id_of_pdu(pdu, room.version))
+            except (MatrixError, KeyError, TypeError, AttributeError, ValueError):
+                continue
+        return ids
+
+    async def _all(self, origin: str, room_id: str, pdus: Sequence[Any]) -> dict[str, str | None]:
+        results: dict[str, str | None] = {}
+        durable: list[Deferred[int]] = []
+        for pdu in pdus:
+            room = self._rooms.get(room_id)
+            ids = self._ids(room, [pdu])
+            try:
+                event = await self._checking.event(pdu, room.version, room_id)
+                placed = await self.checked(origin, room_id, event)
+                durable.append(placed.durable)
+                results[event.event_id] = placed.why if placed.verdict is Verdict.REJECTED else None
+            except MatrixError as error:
+                for event_id in ids:
+                    results[event_id] = error.error
+            except Exception:
+                _report.failure("an event of {origin} in {room} could not be taken in", origin=origin, room=room_id)
+                for event_id in ids:
+                    results[event_id] = "Internal server error"
+        await gatherResults(durable)
+        await self._extremities.tidy(room_id)
+        return results
+
+    async def checked(self, origin: str, room_id: str, event: Event, *, relayed: bool = False) -> Placed:
+        """Place an event whose format, signatures and hash are right, once what it needs is here. Call `in_turn`."""
+        states: dict[str, bytes] = {}
+        before, cited = self._place.missing(event)
+        if before or cited:
+            states = await self._gaps.fill(origin, room_id, event)
+        return self._place.place(self._rooms.get(room_id), event, states, relayed=relayed)
