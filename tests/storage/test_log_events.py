@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from storage.log import events, relations, rooms, state_map, transactions
+from storage.log import collect, events, relations, rooms, state_map, transactions
 from storage.log.append import Kind, Log
 from storage.log.catalog import EVENT_IDS, EVENTS, LOG, NODES, ROOM_NIDS, TIMESTAMPS, Table
 from storage.log.check import Inspection, check_directory_log, check_log
@@ -284,3 +284,52 @@ async def test_the_check_passes_on_what_an_inspection_finds(lmdb_harness: Harnes
     report = check_directory_log(lmdb_harness.path, inspect=lambda record: Inspection("wrong hash"))
     assert [problem.text for problem in report.problems] == ["wrong hash"]
     assert report.damaged_rooms() == {ROOM}
+
+
+@ensureDeferred
+async def test_unreachable_state_nodes_are_collected_beside_normal_work(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "STEP", 3)
+    log = harness.open()
+    writer = Writer(log)
+    for number in range(30):
+        writer.put(f"$e{number}", type="m.room.member", state_key=f"@{number}:x")
+    garbage: dict[bytes, bytes] = {}
+    states = state_map.StateMap(log, writer.meta.nid)
+    lost = states.set(writer.meta.state_root, {("m.room.member", f"@{n}:x"): "$gone" for n in range(30)}, garbage)
+    batch = log.begin()
+    state_map.put_nodes(batch, writer.meta.nid, garbage)
+    await log.append(batch)
+    collection = collect.NodeCollection(log, ROOM)
+    steps = 0
+    while (going_on := collection.step()) is not None:
+        steps += 1
+        if steps % 5 == 0:
+            writer.put(f"$late{steps}", type="m.room.member", state_key=f"@late{steps}:x")
+            writer.put(f"$old{steps}", seq=1 - steps // 5, type="t")
+            writer.meta.first_seq = 1 - steps // 5
+        if steps == 40:
+            # The same nodes again, this time as a room's state: they must stay.
+            batch = log.begin()
+            state_map.put_nodes(batch, writer.meta.nid, garbage)
+            writer.meta.state_root = lost
+            rooms.put_room(batch, writer.meta)
+            log.append(batch)
+        await going_on
+    assert collection.deleted > 0 and steps > 40
+    with log.snapshot() as snapshot:
+        assert check_log(snapshot).problems == []
+        members = dict(state_map.StateMap(snapshot, writer.meta.nid).items(lost, "m.room.member"))
+        assert set(members.values()) == {"$gone"}
+    await log.close()
+    assert await collect_twice(harness) == 0
+
+
+async def collect_twice(harness: Harness) -> int:
+    """The second of two collections in a row finds nothing."""
+    log = harness.open()
+    await collect.collect_nodes(log, ROOM)
+    again = await collect.collect_nodes(log, ROOM)
+    await log.close()
+    return again
