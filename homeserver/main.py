@@ -182,7 +182,7 @@ class Homeserver:
             filters=self.filters,
             presence=self.sync.presence,
             unread=self.unread,
-            frames=LiveFrames(log, self.sync.typing, now_ms),
+            frames=LiveFrames(log, self.sync.typing, self.sync.presence, now_ms),
             authenticator=self.accounts.authenticator,
             calls=self.router,
             clock=reactor,

@@ -1,6 +1,7 @@
 """Who is online: merged from a user's devices, ended by timers, announced only when others would notice.
 
-Specification: Client-Server API, module "Presence". A device is *online* while it syncs (and a little longer), a user is
+Specification: Client-Server API, module "Presence". A device is *online* while it syncs (and a little longer), a
+user is
 as present as their most present device, and a user without any activity for a while is *unavailable*. States live
 in memory; only the status message is worth keeping over a restart, which the caller does.
 """

@@ -1,6 +1,7 @@
 """Receipts and read markers: how far a user has read, never moving back.
 
-Specification: Client-Server API, modules "Receipts" and "Fully read markers". Whether the user may is decided by the caller.
+Specification: Client-Server API, modules "Receipts" and "Fully read markers". Whether the user may is decided by
+the caller.
 """
 
 from collections.abc import Callable, Mapping

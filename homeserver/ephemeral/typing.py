@@ -1,7 +1,7 @@
 """Who is typing where: in memory, with an end to every notification.
 
-Specification: Client-Server API, module "Typing Notifications". A room has one list of typing users; clients get the whole
-list whenever it changes. Changes that come in quick succession are merged into one.
+Specification: Client-Server API, module "Typing Notifications". A room has one list of typing users; clients get
+the whole list whenever it changes. Changes that come in quick succession are merged into one.
 """
 
 from collections.abc import Callable

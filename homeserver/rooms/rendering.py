@@ -1,7 +1,7 @@
 """How an event looks to a client: the stored bytes with an ``unsigned`` section made for the reader.
 
-Specification: Client-Server API, "Room event format" (``ClientEvent`` and ``UnsignedData``). Nothing is decoded: the parts of
-``unsigned`` are spliced from stored bytes as well.
+Specification: Client-Server API, "Room event format" (``ClientEvent`` and ``UnsignedData``). Nothing is decoded:
+the parts of ``unsigned`` are spliced from stored bytes as well.
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ from storage.log.view import View
 class Renderer:
     """Turns stored events into client events for one reader; valid as long as its ``view``.
 
-    ``device_id`` is the reader's device: only the device that sent an event is told its ``transaction_id``. ``with_room_id`` is
-    for endpoints that do not group events by room.
+    ``device_id`` is the reader's device: only the device that sent an event is told its ``transaction_id``.
+    ``with_room_id`` is for endpoints that do not group events by room.
     """
 
     __slots__ = ("_device_id", "_now_ms", "_user_id", "_view", "_with_room_id")

@@ -1,6 +1,7 @@
 """Put the body of a sync together from parts that are JSON bytes already.
 
-Specification: Client-Server API, "GET /_matrix/client/v3/sync". Events come as the bytes they were stored or built as and
+Specification: Client-Server API, "GET /_matrix/client/v3/sync". Events come as the bytes they were stored or built
+as and
 are spliced, never decoded. Parts that many recipients share are built once by the caller and passed in here as bytes.
 """
 
@@ -189,6 +190,11 @@ def room_frame(next_batch: str, room_id: str, room: bytes) -> bytes:
         orjson.dumps(room_id),
         room,
     )
+
+
+def presence_frame(next_batch: str, event: bytes) -> bytes:
+    """A WebSocket frame whose body holds one presence event."""
+    return b'{"type":"sync","body":{"next_batch":"%b","presence":%b}}' % (next_batch.encode(), events([event]))
 
 
 def sync_frame(body: bytes) -> bytes:

@@ -31,8 +31,8 @@ class RoomChanges:
 
 @dataclass(slots=True)
 class Changes:
-    """What changed for one device. ``presence`` are users with news, not yet asked whether they share a room; ``devices``
-    whether any user's devices changed."""
+    """What changed for one device. ``presence`` are users with news, not yet asked whether they share a room;
+    ``devices`` whether any user's devices changed."""
 
     rooms: dict[str, RoomChanges] = field(default_factory=dict)
     account_data: bool = False

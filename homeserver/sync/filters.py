@@ -126,6 +126,7 @@ class SyncFilter:
             and self.timeline.everything
             and self.state.everything
             and self.ephemeral.everything
+            and self.presence.everything
             and self.event_fields is None
             and not self.federation_format
         )

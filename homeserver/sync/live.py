@@ -1,7 +1,7 @@
 """The WebSocket edge of sync: carries out what the protocol machine (``sync/stream``) decides.
 
-Answers hellos and calls, keeps cursors, and brings each released change to the connections that it concerns: as one frame
-that all share where their view of it is the same, else as a delta of their own (``sync/reader``).
+Answers hellos and calls, keeps cursors, and brings each released change to the connections that it concerns: as
+one frame that all share where their view of it is the same, else as a delta of their own (``sync/reader``).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -193,10 +193,11 @@ class LiveSync:
         if connection.hello_timer is not None and connection.hello_timer.active():
             connection.hello_timer.cancel()
         connection.hello_timer = None
+        # What comes meanwhile (the device's own presence, first of all) must not overtake what it has missed.
+        connection.delivery.changed()
         self._register(connection)
         told = None if since is None else sync_token(self._log.epoch, since.position, since.inbox)
         self._carry_out(connection, connection.stream.accepted(requester.user_id, requester.device_id, told))
-        connection.delivery.changed()
         self._deliver(connection)
 
     async def _admit(self, connection: Connection, hello: Hello) -> Requester:
@@ -324,7 +325,7 @@ class LiveSync:
 
     def _sees_the_same(self, connection: Connection, entry: Entry, own: bool) -> bool:
         """Whether the shared frame is exactly what this connection would be sent."""
-        if not connection.filter.plain or (own and entry.kind != Kind.TYPING):
+        if not connection.filter.plain or (own and entry.kind in _OWN_DIFFERS):
             return False
         return entry.user_id not in self._ignored.of(self._log, connection.user_id)
 
@@ -403,4 +404,6 @@ class LiveSync:
             connection.socket.send(assemble.sync_frame(body.dump()))
 
 
+_OWN_DIFFERS = frozenset({Kind.EVENT, Kind.RECEIPT})
+"""What its author is sent in another form: a transaction id, counts of their own."""
 _DEVICE_KINDS = frozenset({Kind.TO_DEVICE, Kind.KEY_COUNTS})

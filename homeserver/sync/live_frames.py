@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
+from homeserver.ephemeral.presence import Presence
 from homeserver.ephemeral.typing import Typing
 from homeserver.rooms.rendering import Renderer
 from homeserver.sync import assemble
@@ -16,13 +19,14 @@ from storage.log.receipts import PRIVATE_REF, Receipt
 class LiveFrames:
     """Builds the shared frame of a released entry."""
 
-    def __init__(self, log: Log, typing: Typing, now_ms: Callable[[], int]) -> None:
+    def __init__(self, log: Log, typing: Typing, presence: Presence, now_ms: Callable[[], int]) -> None:
         self._log = log
         self._typing = typing
+        self._presence = presence
         self._now_ms = now_ms
 
     def frame(self, entry: Entry) -> SharedFrame | None:
-        """The frame for everybody joined to the entry's room; None when each reader may need something else.
+        """The frame for everybody whom the entry concerns; None when each reader may need something else.
 
         State events are left to the deltas: they come with counts, heroes and device lists that differ.
         """
@@ -32,6 +36,10 @@ class LiveFrames:
             return self._room(entry, b'{"ephemeral":%b}' % assemble.events([self._typing.event(entry.room_id)]))
         if entry.kind == Kind.RECEIPT and entry.ref != PRIVATE_REF and isinstance(entry.note, Receipt):
             return self._room(entry, b'{"ephemeral":%b}' % assemble.events([receipt_event([entry.note])]))
+        if entry.kind == Kind.PRESENCE:
+            content = self._presence.content(entry.user_id)
+            event = orjson.dumps({"type": "m.presence", "sender": entry.user_id, "content": content})
+            return SharedFrame(assemble.presence_frame(sync_token(self._log.epoch, entry.position), event))
         return None
 
     def _event(self, entry: Entry) -> SharedFrame | None:

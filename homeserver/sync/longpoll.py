@@ -15,7 +15,7 @@ from homeserver.feed import Feed
 from homeserver.sync.assemble import Body
 from homeserver.sync.reader import SyncReader
 from homeserver.sync.scope import SyncRequest
-from homeserver.sync.tokens import Since
+from homeserver.sync.tokens import Since, sync_token
 from homeserver.web.call import Call
 from storage.log import inbox
 from storage.log.append import Log
@@ -78,9 +78,14 @@ class LongPoll:
                     break
                 poll.wait = self._feed.wait(request.user_id, request.device_id, reading.position, remaining)
                 try:
-                    if not await poll.wait or poll.ended:
-                        break
+                    woken = await poll.wait
                 except CancelledError:
+                    break
+                if not woken:
+                    # Nothing that was released meanwhile concerns the device: its next sync need not look at it.
+                    reading.body.next_batch = sync_token(self._log.epoch, self._log.position)
+                    break
+                if poll.ended:
                     break
                 # What was empty need not be looked at again: go on from there.
                 request = replace(request, since=Since(reading.position, reading.position))

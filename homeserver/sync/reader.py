@@ -1,7 +1,7 @@
 """Answer one sync from the log: what a device lacks after the position it names.
 
-Everything of one answer is read as of one position. An answer with many rooms is read in several turns of the reactor, so
-that a big account does not keep others waiting; what is newer than the position stays out of it.
+Everything of one answer is read as of one position. An answer with many rooms is read in several turns of the
+reactor, so that a big account does not keep others waiting; what is newer than the position stays out of it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -220,8 +220,8 @@ class SyncReader:
     def _finish(self, scope: Scope, body: Body, changes: Changes | None, seen: _Seen) -> None:
         """The sections about users and the device, once the rooms are known."""
         request = scope.request
-        inbox = scope.upto
-        if changes is None or changes.inbox or (request.since is not None and request.since.inbox < request.since.position):
+        inbox, since = scope.upto, request.since
+        if changes is None or changes.inbox or (since is not None and since.inbox < since.position):
             body.to_device, inbox = self._users.to_device(scope)
         if changes is None:
             body.presence = self._users.presence(scope, (), (), ())

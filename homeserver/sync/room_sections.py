@@ -287,9 +287,8 @@ class RoomSections:
         if not wants.wants_room(room_id):
             return
         parts: list[bytes] = []
-        if whole or changes.receipts:
-            if wants.wants_type("m.receipt"):
-                parts += self._ephemeral.receipts(scope, room_id, None if whole else scope.since)
+        if (whole or changes.receipts) and wants.wants_type("m.receipt"):
+            parts += self._ephemeral.receipts(scope, room_id, None if whole else scope.since)
         if wants.wants_type("m.typing") and (
             changes.typing if not whole else self._ephemeral.anyone_typing(room_id)
         ):

@@ -1,7 +1,7 @@
 """Which member events a device has been sent, so that lazy loading need not repeat them.
 
-Specification: Client-Server API, "Lazy-loading room members": a server may leave out members that it believes the client
-knows. It is only a belief: the memory is bounded, lost on restart, and forgetting costs nothing but bytes.
+Specification: Client-Server API, "Lazy-loading room members": a server may leave out members that it believes the
+client knows. It is only a belief: the memory is bounded, lost on restart, and forgetting costs nothing but bytes.
 """
 
 from collections import OrderedDict

@@ -26,8 +26,8 @@ METHODS = frozenset({"GET", "PUT", "POST", "DELETE"})
 
 
 class Code(IntEnum):
-    """Close codes of ours. 4000-4009: come back with the same token; 4010-4019: not with this token; 4020-: our fault or
-    yours, look at the reason before trying again."""
+    """Close codes of ours. 4000-4009: come back with the same token; 4010-4019: not with this token; 4020-: our
+    fault or yours, look at the reason before trying again."""
 
     RESTART = 4000
     TOO_SLOW = 4001

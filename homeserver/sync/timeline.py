@@ -8,7 +8,8 @@ MAX_SCAN = 2_000
 
 
 class Timeline(NamedTuple):
-    """Events oldest first; ``limited`` if older new ones were left out; ``cut`` is where /messages goes on backwards."""
+    """Events oldest first; ``limited`` if older new ones were left out; ``cut`` is where /messages goes on
+    backwards."""
 
     records: list[Any]
     limited: bool
@@ -16,16 +17,24 @@ class Timeline(NamedTuple):
 
 
 def choose(newest_first: Iterable[Any], last: int, limit: int, wanted: Callable[[Any], bool]) -> Timeline:
-    """Take at most ``limit`` wanted events. ``last`` is the newest sequence number there is."""
+    """Take at most ``limit`` wanted events. ``last`` is the newest sequence number there is.
+
+    Clients apply the state events of a timeline over ``state``. An older state event must therefore not be told when
+    a newer one of the same piece of state stays hidden: the timeline is cut behind it, as if there were a gap.
+    """
     chosen: list[Any] = []
+    hidden: set[tuple[str, str]] = set()
     limited = False
     for scanned, record in enumerate(newest_first):
         if scanned >= MAX_SCAN:
             limited = True
             break
+        state_key = record.state_key
         if not wanted(record):
+            if state_key is not None:
+                hidden.add((record.type, state_key))
             continue
-        if len(chosen) == limit:
+        if len(chosen) == limit or (state_key is not None and hidden and (record.type, state_key) in hidden):
             limited = True
             break
         chosen.append(record)

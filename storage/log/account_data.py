@@ -1,7 +1,7 @@
 """Account data: what a user's clients keep with the server, for the account as a whole or for one room.
 
-One row for each user, room (``""`` for the account) and type holds the newest content; an index by position serves those
-who sync.
+One row for each user, room (``""`` for the account) and type holds the newest content; an index by position serves
+those who sync.
 """
 
 from collections.abc import Iterator

@@ -18,7 +18,8 @@ PRIVATE_REF = b"private"
 
 
 class Receipt(msgspec.Struct, array_like=True, frozen=True):
-    """A receipt. ``ts`` in milliseconds; ``seq`` is the event's place in the room; ``position`` is the receipt's own."""
+    """A receipt. ``ts`` in milliseconds; ``seq`` is the event's place in the room; ``position`` is the receipt's
+    own."""
 
     room_id: str
     user_id: str

@@ -72,6 +72,7 @@ class World:
         self.membership = Membership(self.rooms, self.aliases, Names())
         self.sending = Send(self.rooms, self.aliases)
         self.push_rules = PushRules(self.log)
+        self.unread = Unread(self.push_rules, self._power_levels)
         self.sync = assemble_sync(
             log=self.log,
             feed=self.feed,
@@ -79,7 +80,7 @@ class World:
             sights=self.sights,
             key_counts=NoKeys(),
             device_lists=DeviceListChanges(self.memberships, self.feed),
-            unread=Unread(self.push_rules, self._power_levels),
+            unread=self.unread,
             push_rules=self.push_rules,
             clock=self.clock,
             now_ms=self.now_ms,
