@@ -1,0 +1,1 @@
+"""People and their sessions: registration, login, tokens, devices, profiles, account data, deactivation."""
