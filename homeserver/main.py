@@ -23,6 +23,7 @@ from federation.rules.signing import SigningKey, key_id_of, read_signing_keys, w
 from homeserver.accounts.account_data import AccountData
 from homeserver.accounts.assembly import Accounts
 from homeserver.accounts.assembly import assemble as assemble_accounts
+from homeserver.accounts.deactivation import ACCOUNT_DEACTIVATED
 from homeserver.accounts.first_account import first_account_token
 from homeserver.admin.register import SharedSecretRegistration
 from homeserver.client.account_data import AccountDataEndpoints
@@ -43,21 +44,29 @@ from homeserver.client.leaving import Leaving
 from homeserver.client.list_joined_rooms import ListJoinedRooms
 from homeserver.client.list_public_rooms import ListPublicRooms
 from homeserver.client.message_pagination import MessagePagination
+from homeserver.client.mutual_rooms import MutualRooms
 from homeserver.client.notifications import Notifications
+from homeserver.client.old_sync import OldSync
+from homeserver.client.open_polls import OpenPolls
+from homeserver.client.peeking_events import PeekingEvents
 from homeserver.client.presence import PresenceStatus
 from homeserver.client.pushrules import PushRulesApi
 from homeserver.client.read_markers import ReadMarkers
 from homeserver.client.receipts import ReadReceipts
 from homeserver.client.redaction import Redaction
+from homeserver.client.report_content import ReportContent
 from homeserver.client.room_event_by_timestamp import RoomEventByTimestamp
+from homeserver.client.room_initial_sync import RoomInitialSync
 from homeserver.client.room_send import RoomSend
 from homeserver.client.room_state import RoomState
+from homeserver.client.room_summary import RoomSummary
 from homeserver.client.room_upgrades import RoomUpgrades
 from homeserver.client.rooms import RoomsReading
 from homeserver.client.sync import Sync
 from homeserver.client.tags import TagEndpoints
 from homeserver.client.to_device import ToDeviceMessages
 from homeserver.client.typing import TypingNotifications
+from homeserver.client.users import UserDirectoryEndpoints
 from homeserver.client.versions import VersionsEndpoints
 from homeserver.feed import Feed
 from homeserver.keys.bring import DeviceChanges
@@ -78,18 +87,23 @@ from homeserver.push.push_rules import PushRules
 from homeserver.push.unread import Unread
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.create import Create
+from homeserver.rooms.departures import Departures
+from homeserver.rooms.findable import FindableUsers
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.memberships import Memberships
+from homeserver.rooms.overview import Overviews
 from homeserver.rooms.public_rooms import PublicRooms
 from homeserver.rooms.read import Reading
 from homeserver.rooms.room import Rooms
 from homeserver.rooms.send import Send
 from homeserver.rooms.sight import Sights
 from homeserver.rooms.upgrade import Upgrade
+from homeserver.rooms.watch import RoomWatch
 from homeserver.sync.assembly import assemble_sync
 from homeserver.sync.filter_store import FilterStore
 from homeserver.sync.live import LiveSync
 from homeserver.sync.live_frames import LiveFrames
+from homeserver.sync.room_info import RoomInfos
 from homeserver.sync.stream import Code
 from homeserver.web.call import Answer
 from homeserver.web.certificate import Certificate
@@ -146,6 +160,9 @@ class Homeserver:
         self.aliases = Aliases(log)
         self.sights = Sights()
         self.reading = Reading(log, self.sights, now_ms)
+        self.overviews = Overviews()
+        self.feed.follow(self.overviews.follow)
+        self.departures = Departures(self.rooms, reactor.callLater)
         self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles)
         self.accounts.profiles.observer = self.membership
         self._make_keys()
@@ -165,6 +182,9 @@ class Homeserver:
             presence_enabled=config.presence.enabled,
         )
         self.filters = FilterStore(database)
+        self.old_polls = OpenPolls()
+        self.room_watch = RoomWatch(reactor)
+        self.feed.follow(self.room_watch.follow)
         self.router = Router(
             self.routes(),
             self.accounts.authenticator,
@@ -189,7 +209,11 @@ class Homeserver:
             now_ms=now_ms,
             hello_timeout=config.websocket.hello_timeout / 1000,
         )
-        self.accounts.authenticator.on_revoked += [self.sync.longpoll.revoked, self.live.revoked]
+        self.accounts.authenticator.on_revoked += [
+            self.sync.longpoll.revoked,
+            self.live.revoked,
+            self.old_polls.revoked,
+        ]
 
     def _make_keys(self) -> None:
         """End-to-end encryption: what is known of devices and their keys, and the way of its changes into the log."""
@@ -198,7 +222,8 @@ class Homeserver:
         self.key_counts = KeyCountCache(database)
         self.device_directory = DeviceDirectory(database)
         changes = DeviceChanges(log, self.key_cache, self.key_counts, self.device_directory)
-        self.outbox = OutboxFollower(database, log, changes.by_kind(), self.reactor.callLater)
+        bring = {**changes.by_kind(), ACCOUNT_DEACTIVATED: self.departures.bring}
+        self.outbox = OutboxFollower(database, log, bring, self.reactor.callLater)
         database.on_outbox = self.outbox.wake
         devices = self.accounts.devices
         for observers in (devices.on_created, devices.on_deleted, devices.on_renamed):
@@ -210,6 +235,7 @@ class Homeserver:
         """Begin what runs by itself."""
         self.accounts.authenticator.start()
         self.outbox.wake()
+        self.departures.wake()
 
     def routes(self) -> list[Route]:
         """Every operation that this server answers."""
@@ -235,6 +261,16 @@ class Homeserver:
             *ReadMarkers(sync.receipts, memberships, sync.presence).routes(),
             *TypingNotifications(sync.typing, memberships, sync.presence).routes(),
             *PresenceStatus(sync.presence, memberships).routes(),
+            *self._old_sync_routes(),
+        ]
+
+    def _old_sync_routes(self) -> list[Route]:
+        reading, memberships, clock = self.reading, self.memberships, self.reactor
+        infos = RoomInfos(reading, self.aliases, memberships, self.sync.presence)
+        peeking = PeekingEvents(reading, self.room_watch, self.old_polls, clock)
+        return [
+            *RoomInitialSync(self.log, infos).routes(),
+            *OldSync(reading, memberships, infos, peeking, self.feed, self.old_polls, clock).routes(),
         ]
 
     def _key_routes(self) -> list[Route]:
@@ -282,7 +318,13 @@ class Homeserver:
             *RoomState(send, self.membership).routes(),
             *RoomUpgrades(upgrade).routes(),
             *Directory(rooms, self.aliases).routes(),
-            *ListPublicRooms(rooms, self.aliases, PublicRooms(rooms, self.aliases)).routes(),
+            *ListPublicRooms(rooms, self.aliases, PublicRooms(self.log, self.aliases, self.overviews)).routes(),
+            *RoomSummary(self.log, self.membership, self.overviews).routes(),
+            *MutualRooms(self.memberships).routes(),
+            *UserDirectoryEndpoints(
+                self.database, FindableUsers(self.log, self.memberships, self.overviews), config
+            ).routes(),
+            *ReportContent(self.reading, self.database, config.server_name, self.now_ms).routes(),
             *RoomsReading(self.reading).routes(),
             *MessagePagination(self.reading).routes(),
             *EventContext(self.reading).routes(),
@@ -292,6 +334,7 @@ class Homeserver:
     async def stop(self) -> None:
         """Write down what is in memory and close the stores."""
         self.outbox.stop()
+        self.departures.stop()
         self.sync.stop()
         await self.accounts.stop()
         await self.log.close()

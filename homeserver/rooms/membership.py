@@ -255,21 +255,30 @@ class Membership:
             ]
         for start in range(0, len(joined), 50):
             batch = self._rooms.log.begin()
-            for room_id in joined[start : start + 50]:
-                room = self._rooms.find(room_id)
-                event = None if room is None else room.state("m.room.member", user_id)
-                if room is None or event is None or event.content.get("membership") != "join":
-                    continue
-                kept = {k: v for k, v in event.content.items() if k not in ("displayname", "avatar_url")}
-                content = {**kept, **wanted}
-                if content == event.content:
-                    continue
-                try:
-                    decided = room.decide(Draft(user_id, "m.room.member", content, state_key=user_id))
-                except MatrixError:
-                    continue  # a room that refuses the new name keeps the old one
-                room.stage(batch, decided)
+            some = joined[start : start + 50]
+            try:
+                for room_id in some:
+                    self._rename(batch, room_id, user_id, wanted)
+            except BaseException:
+                for room_id in some:  # their pictures have moved on to what is not appended
+                    self._rooms.drop(room_id)
+                raise
             await self._rooms.log.append(batch)
+
+    def _rename(self, batch: Batch, room_id: str, user_id: str, wanted: Mapping[str, Any]) -> None:
+        room = self._rooms.find(room_id)
+        event = None if room is None else room.state("m.room.member", user_id)
+        if room is None or event is None or event.content.get("membership") != "join":
+            return
+        kept = {k: v for k, v in event.content.items() if k not in ("displayname", "avatar_url")}
+        content = {**kept, **wanted}
+        if content == event.content:
+            return
+        try:
+            decided = room.decide(Draft(user_id, "m.room.member", content, state_key=user_id))
+        except MatrixError:
+            return  # a room that refuses the new name keeps the old one
+        room.stage(batch, decided)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 

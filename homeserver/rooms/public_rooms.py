@@ -1,7 +1,6 @@
 """The directory of listed rooms, as a client sees it.
 
-Client-Server API, "Listing rooms". Built from the rooms' current state when asked; entries are kept as long as the room's
-state root stays the same, so that asking again costs a sort.
+Client-Server API, "Listing rooms". Put together from the rooms' overviews when asked: asking again costs a sort.
 """
 
 import base64
@@ -11,9 +10,13 @@ from typing import Any
 
 from federation.rules.errors import MatrixError
 from homeserver.rooms.aliases import Aliases
-from homeserver.rooms.room import Room, Rooms
+from homeserver.rooms.overview import Overviews
+from storage.log.append import Log
 
 MAX_LIMIT = 500
+
+PRIVATE = ("room_version", "encryption", "allowed_room_ids")
+"""What a room's summary tells beyond its entry in the directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,10 @@ class Page:
 class PublicRooms:
     """Lists rooms, the largest first."""
 
-    def __init__(self, rooms: Rooms, aliases: Aliases) -> None:
-        self._rooms = rooms
+    def __init__(self, log: Log, aliases: Aliases, overviews: Overviews) -> None:
+        self._log = log
         self._aliases = aliases
-        self._kept: dict[str, tuple[bytes, dict[str, Any]]] = {}
+        self._overviews = overviews
 
     def page(
         self, limit: int | None, since: str | None, term: str | None, room_types: Iterable[str | None] | None
@@ -54,50 +57,16 @@ class PublicRooms:
         entries.sort(key=lambda entry: (-entry["num_joined_members"], entry["room_id"]))
         end = start + size
         return Page(
-            entries[start:end],
+            [{key: value for key, value in entry.items() if key not in PRIVATE} for entry in entries[start:end]],
             len(entries),
             _token(end) if end < len(entries) else None,
             _token(max(0, start - size)) if start > 0 else None,
         )
 
-    def entry(self, room: Room) -> dict[str, Any]:
-        """What the directory tells of one room (PublicRoomsChunk)."""
-        root = room.meta.state_root
-        kept = self._kept.get(room.room_id)
-        if kept is not None and kept[0] == root:
-            return kept[1]
-        visibility = room.content("m.room.history_visibility").get("history_visibility")
-        entry: dict[str, Any] = {
-            "room_id": room.room_id,
-            "num_joined_members": room.meta.joined,
-            "world_readable": visibility == "world_readable",
-            "guest_can_join": room.content("m.room.guest_access").get("guest_access") == "can_join",
-            "join_rule": room.join_rule(),
-        }
-        for key, type_, field in (
-            ("name", "m.room.name", "name"),
-            ("topic", "m.room.topic", "topic"),
-            ("canonical_alias", "m.room.canonical_alias", "alias"),
-            ("avatar_url", "m.room.avatar", "url"),
-            ("room_type", "m.room.create", "type"),
-        ):
-            value = room.content(type_).get(field)
-            if isinstance(value, str) and value:
-                entry[key] = value
-        self._kept[room.room_id] = (root, entry)
-        return entry
-
     def _entries(self) -> list[dict[str, Any]]:
-        with self._rooms.log.snapshot() as snapshot:
-            ids = self._aliases.published(snapshot)
-        for gone in self._kept.keys() - set(ids):
-            del self._kept[gone]
-        entries = []
-        for room_id in ids:
-            room = self._rooms.find(room_id)
-            if room is not None:
-                entries.append(self.entry(room))
-        return entries
+        with self._log.snapshot() as snapshot:
+            found = [self._overviews.of(snapshot, room_id) for room_id in self._aliases.published(snapshot)]
+        return [overview for overview in found if overview is not None]
 
 
 def _matches(entry: dict[str, Any], term: str | None, room_types: set[str | None] | None) -> bool:
