@@ -40,16 +40,23 @@ class MessagePagination:
             start = self._start(reader, call.query("from"), backwards)
             stop = self._cut(reader, call.query("to"))
             page = self._reading.slice(reader, start, stop, limit, backwards=backwards, wants=wants(wanted, reader))
-            return self._body(reader, start, page, wanted)
+            return self._body(reader, start, page, wanted, backwards)
 
-    def _body(self, reader: Reader, start: int, page: Slice, wanted: EventFilter | None) -> dict[str, Any]:
+    def _body(
+        self, reader: Reader, start: int, page: Slice, wanted: EventFilter | None, backwards: bool
+    ) -> dict[str, Any]:
         log = self._reading.log
         body: dict[str, Any] = {
             "start": tokens.timeline_token(log.epoch, log.position, start),
             "chunk": [orjson.Fragment(reader.render(record)) for record in page.records],
         }
-        if page.end is not None:
-            body["end"] = tokens.timeline_token(log.epoch, log.position, page.end)
+        end = page.end
+        if end is None and page.records:
+            # What ends here is known only by asking once more: clients of long standing look for `end` beside events.
+            seq = page.records[-1].seq or 0
+            end = seq if backwards else seq + 1
+        if end is not None:
+            body["end"] = tokens.timeline_token(log.epoch, log.position, end)
         if wanted is not None and wanted.lazy_load_members and page.records:
             newest = max(page.records, key=lambda record: record.seq or 0)
             members = sender_members(reader, page.records, newest.state_after)

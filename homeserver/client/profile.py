@@ -3,7 +3,7 @@
 from typing import Any, Protocol
 
 from federation.rules.errors import MatrixError
-from homeserver.accounts.profiles import Profiles
+from homeserver.accounts.profiles import MEMBER_FIELDS, Profiles
 from homeserver.accounts.user_names import check_user_id, is_local
 from homeserver.web.call import Call
 from homeserver.web.router import Auth, Route
@@ -45,6 +45,8 @@ class ProfileEndpoints:
         key = call.params["keyName"]
         profile = await self._profile(call.params["userId"])
         if key not in profile:
+            if key in MEMBER_FIELDS:
+                return {}  # clients of long standing ask every user for a name and an avatar, and take this for "none"
             raise MatrixError(404, "M_NOT_FOUND", "The profile has no such field")
         return {key: profile[key]}
 

@@ -82,12 +82,8 @@ def _announce(log: Log, kind: Kind, room_id: str = "", user_id: str = "") -> Non
 
 
 def _stop_typing(typing: Typing, entries: Sequence[Entry]) -> None:
-    """Who sends a message has stopped typing it, and who leaves types no more."""
+    """Who leaves types no more."""
     for entry in entries:
         note: Any = entry.note
-        if entry.kind == Kind.EVENT and note is not None:
-            if note.target is not None:
-                if note.membership != "join":
-                    typing.stop(entry.room_id, note.target)
-            elif note.state_key is None:
-                typing.stop(entry.room_id, note.sender)
+        if entry.kind == Kind.EVENT and note is not None and note.target is not None and note.membership != "join":
+            typing.stop(entry.room_id, note.target)
