@@ -22,6 +22,7 @@ class Connection:
         "filter",
         "hello_timer",
         "inbox",
+        "leaving",
         "presence",
         "requester",
         "resumes",
@@ -52,6 +53,8 @@ class Connection:
         self.acking = False
         self.calls: set[Call] | None = None
         self.unread_rooms: set[str] | None = None
+        self.leaving = False
+        """The session has ended; only answers to calls that are under way still go out."""
         self.hello_timer: IDelayedCall | None = None
         self.session_timer: IDelayedCall | None = None
         self.slow_timer: IDelayedCall | None = None

@@ -36,6 +36,8 @@ from storage.log.append import Entry, Kind, Log
 
 SLOW_SECONDS = 60.0
 """How long a socket may stay full before it is closed; its client resumes from its cursor."""
+LEAVE_SECONDS = 0.5
+"""How long a connection whose session has ended waits for the answers to its running calls."""
 UNREAD_SECONDS = 1.0
 """Unread counts of one connection are sent at most once in this time."""
 
@@ -129,8 +131,10 @@ class LiveSync:
         connection.stop_timers()
         for call in list(connection.calls or ()):
             call.close()
-        if connection.requester is None:
-            return
+        if connection.requester is not None:
+            self._unregister(connection)
+
+    def _unregister(self, connection: Connection) -> None:
         others = self._by_user.get(connection.user_id, [])
         if connection in others:
             others.remove(connection)
@@ -143,7 +147,20 @@ class LiveSync:
         for connection in list(self._by_user.get(user_id, ())):
             requester = connection.requester
             if requester is not None and (token_id is None or requester.token_id == token_id):
-                self._carry_out(connection, connection.stream.close(Code.LOGGED_OUT, "The session has ended"))
+                self._log_out(connection)
+
+    def _log_out(self, connection: Connection) -> None:
+        """Close a connection whose session has ended: at once, or when the logout that it asked for is answered."""
+        connection.leaving = True
+        self._unregister(connection)
+        if connection.calls:
+            connection.stop_timers()
+            connection.session_timer = self._clock.callLater(LEAVE_SECONDS, self._leave, connection)
+        else:
+            self._leave(connection)
+
+    def _leave(self, connection: Connection) -> None:
+        self._carry_out(connection, connection.stream.close(Code.LOGGED_OUT, "The session has ended"))
 
     @property
     def connections(self) -> int:
@@ -261,6 +278,8 @@ class LiveSync:
         elif isinstance(body, bytes):
             body = orjson.Fragment(body)
         self._carry_out(connection, connection.stream.answered(request.id, status, body))
+        if connection.leaving and not connection.calls:
+            self._leave(connection)
 
     # -- acknowledging -----------------------------------------------------------------------------------------------
 
@@ -342,7 +361,7 @@ class LiveSync:
 
     def _deliver(self, connection: Connection) -> None:
         """Build and send a delta, if one is owed and the socket has room."""
-        if connection.stream.state != State.LIVE:
+        if connection.stream.state != State.LIVE or connection.leaving:
             return
         delivery = connection.delivery
         delivery.congested = connection.socket.congested
@@ -362,7 +381,7 @@ class LiveSync:
             connection.user_id, connection.device_id, since, connection.filter, now_ms=self._now_ms()
         )
         reading = await self._reader.read(request)
-        if connection.stream.state != State.LIVE:
+        if connection.stream.state != State.LIVE or connection.leaving:
             return
         body = reading.body
         if since is None or not body.empty:

@@ -175,7 +175,7 @@ class Socket:
         """
         if self.open:
             self.open = False
-            self._connection.sendClose(code, reason)
+            self._connection.sendClose(int(code), reason)
 
     def claim(self, user_id: str) -> bool:
         """Count this socket against its user's cap; False when the cap is reached."""

@@ -354,6 +354,34 @@ def test_b02_logout_closes_at_once(live: Live) -> None:
     assert a.code == Code.LOGGED_OUT and b.code is None
 
 
+def test_b02_a_logout_over_the_socket_is_answered_before_the_close(live: Live) -> None:
+    room = live.world.room("a", "b")
+    a = live.ready("a")
+    answers: list[Any] = []
+
+    async def handle(call: Call) -> Answer:
+        live.edge.revoked("@a:x", "DEVICE_a", "token_a")
+        live.world.sync.typing.start(room, "@b:x")
+        answers.append(a.code)
+        return Answer(200, {})
+
+    live.calls.handle = handle  # type: ignore[method-assign]
+    frames = live.say(a, type="request", id=1, method="POST", path="/_matrix/client/v3/logout")
+    assert answers == [None] and frames == [{"type": "response", "id": 1, "status": 200, "body": {}}]
+    assert a.code == Code.LOGGED_OUT
+
+
+def test_b02_a_call_that_does_not_end_does_not_keep_the_connection(live: Live) -> None:
+    from twisted.internet.defer import Deferred
+
+    a = live.ready("a")
+    live.calls.handle = lambda call: Deferred()  # type: ignore[method-assign, assignment, return-value]
+    live.say(a, type="request", id=1, method="GET", path="/_matrix/client/v3/sync")
+    live.edge.revoked("@a:x", "DEVICE_a", "token_a")
+    live.world.clock.advance(0.9)
+    assert a.code == Code.LOGGED_OUT
+
+
 def test_b02_an_access_token_that_expires_closes(live: Live) -> None:
     live.tokens.expiry = live.world.now_ms() + 5_000
     a = live.ready("a")
