@@ -28,7 +28,7 @@ class BackfillEndpoints:
 
     async def backfill(self, request: PeerRequest) -> Any:
         """Events before some events, these included."""
-        starts = request.fields.get("v", [])[:MAX_STARTS]
+        starts = request.query_list("v")[:MAX_STARTS]
         if not starts:
             raise MatrixError(400, "M_MISSING_PARAM", "Query parameter 'v' is missing")
         limit = request.number("limit", None, 0, MAX_LIMIT)

@@ -19,5 +19,5 @@ class JoinsV1Endpoints:
     async def make_join(self, request: PeerRequest) -> Any:
         """A template of the join event."""
         params = request.params
-        versions = request.fields.get("ver") or ["1"]
+        versions = request.query_list("ver") or ["1"]
         return self._rooms.template(request.origin, params["roomId"], params["userId"], "join", versions)

@@ -22,7 +22,7 @@ class KnockEndpoints:
     async def make_knock(self, request: PeerRequest) -> Any:
         """A template of the knock event."""
         params = request.params
-        versions = request.fields.get("ver") or ["1"]
+        versions = request.query_list("ver") or ["1"]
         return self._rooms.template(request.origin, params["roomId"], params["userId"], "knock", versions)
 
     async def send_knock(self, request: PeerRequest) -> Any:

@@ -1,7 +1,7 @@
 """What an endpoint for other servers declares, and what it is given.
 
-Endpoints know neither HTTP nor how requests are authenticated: they get the name of the server that signed the request, and
-return a JSON value. Errors are MatrixErrors.
+Endpoints know neither HTTP nor how requests are authenticated: they get the name of the server that signed the
+request, and return a JSON value. Errors are MatrixErrors.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +19,7 @@ INVITE_LIMIT = 40 * 65536
 
 @dataclass(slots=True)
 class PeerRequest:
-    """A request of another server. ``origin`` has signed it; None on the few operations that need no signature."""
+    """A request of another server. ``origin`` has signed it; empty on the few operations that need no signature."""
 
     origin: str
     params: Mapping[str, str]
@@ -37,6 +37,10 @@ class PeerRequest:
         """The first query parameter of that name."""
         values = self.fields.get(name)
         return values[0] if values else None
+
+    def query_list(self, name: str) -> list[str]:
+        """All query parameters of that name."""
+        return self.fields.get(name, [])
 
     def required(self, name: str) -> str:
         """A query parameter that has to be there. Raises MatrixError 400 M_MISSING_PARAM."""

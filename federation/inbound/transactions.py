@@ -1,7 +1,7 @@
 """PUT /send/{txnId}: what other servers push to us.
 
-Server-Server API, "Transactions". One bad PDU fails alone; a transaction that comes again gets its first answer, also while
-that is still being made and after a restart.
+Server-Server API, "Transactions". One bad PDU fails alone; a transaction that comes again gets its first answer, also
+while that is still being made and after a restart.
 """
 
 from collections.abc import Callable, Sequence

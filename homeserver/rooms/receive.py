@@ -10,7 +10,7 @@ Steps 1 to 3 and the fetching take time; the rest is one turn. Events of one roo
 for each other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
@@ -51,7 +51,6 @@ class Receive:
         place: Place,
         gaps: Gaps,
         extremities: Extremities,
-        rescinded: "Callable[[str, Any], None] | None" = None,
     ) -> None:
         self._rooms = rooms
         self._servers = servers
@@ -60,8 +59,8 @@ class Receive:
         self._gaps = gaps
         self._extremities = extremities
         self._queues: dict[str, _Queue] = {}
-        self.rescinded = rescinded
-        """Told of events in rooms that nobody of this server is in: they may take an invite back."""
+        self.outside: Callable[[str, str, Any], Awaitable[None]] | None = None
+        """Told of events (origin, room id, PDU) of rooms that nobody of this server is in: they may take an invite back."""
 
     async def pdus(self, origin: str, room_id: str, pdus: Sequence[Any]) -> dict[str, str | None]:
         """Events of one room, in the order in which they were sent: for each its id and what was wrong, None if nothing.
@@ -70,13 +69,19 @@ class Receive:
         """
         room = self._rooms.find(room_id)
         if room is None or not room.meta.last_seq or not self._servers.is_in(self._rooms.server_name, room):
-            if self.rescinded is not None:
-                for pdu in pdus:
-                    self.rescinded(origin, pdu)
+            await self._from_outside(origin, room_id, pdus)
             return {}
         if not self._servers.allowed(origin, room):
             return dict.fromkeys(self._ids(room, pdus), "The room does not let this server take part")
         return await self.in_turn(room_id, lambda: self._all(origin, room_id, pdus))
+
+    async def _from_outside(self, origin: str, room_id: str, pdus: Sequence[Any]) -> None:
+        for pdu in pdus if self.outside is not None else ():
+            try:
+                assert self.outside is not None
+                await self.outside(origin, room_id, pdu)
+            except MatrixError:
+                continue
 
     async def in_turn(self, room_id: str, work: Callable[[], Any]) -> Any:
         """Do `work` (a coroutine function) while nobody else receives events in the room. MatrixError 429 when too many wait."""

@@ -1,7 +1,7 @@
 """Operations for other servers on the router: signed requests instead of access tokens.
 
-Server-Server API, "Authentication". What the signature covers is checked by the wire; here a call becomes a `PeerRequest`
-and a JSON value an answer.
+Server-Server API, "Authentication". What the signature covers is checked by the wire; here a call becomes a
+`PeerRequest` and a JSON value an answer.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,0 +1,102 @@
+"""What other servers get back when one of their users comes in, leaves or knocks.
+
+Server-Server API, "Joining Rooms", "Leaving Rooms", "Knocking", "Third-party invites". See `resident` for the events themselves.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from federation.rules.errors import MatrixError
+from federation.rules.ids import is_valid_user_id, server_name_of
+from homeserver.rooms.peer_reading import PeerReading
+from homeserver.rooms.resident import Resident
+from homeserver.rooms.room import Draft, Room, Rooms
+from homeserver.rooms.servers import Servers
+
+STRIPPED = (
+    "m.room.create",
+    "m.room.name",
+    "m.room.avatar",
+    "m.room.topic",
+    "m.room.join_rules",
+    "m.room.canonical_alias",
+    "m.room.encryption",
+)
+"""What somebody outside is told of a room (Client-Server API, "Stripped state")."""
+
+
+class Admission:
+    """The resident side of membership over federation; see `federation.inbound.ports.LetsIn`."""
+
+    def __init__(self, rooms: Rooms, servers: Servers, resident: Resident, reading: PeerReading) -> None:
+        self._rooms = rooms
+        self._servers = servers
+        self._resident = resident
+        self._reading = reading
+
+    def template(
+        self, origin: str, room_id: str, user_id: str, membership: str, versions: Sequence[str] | None
+    ) -> dict[str, Any]:
+        """See `Resident.template`."""
+        return self._resident.template(origin, room_id, user_id, membership, versions)
+
+    async def join(self, origin: str, room_id: str, event_id: str, pdu: Any, omit_members: bool) -> dict[str, Any]:
+        """Let a user in; the state before, its auth chain, and the event as it is sent to the others."""
+        room = self._resident.room_for(origin, room_id)
+        servers = sorted(self._servers.of(room))
+        accepted = await self._resident.accept(origin, room_id, event_id, pdu, "join")
+        record = accepted.record
+        answer = self._reading.entry(accepted.room, record.state_before, accepted.event, omit_members)
+        answer["event"] = orjson.Fragment(bytes(record.pdu))
+        answer["origin"] = self._rooms.server_name
+        if omit_members:
+            answer["servers_in_room"] = servers
+        return answer
+
+    async def leave(self, origin: str, room_id: str, event_id: str, pdu: Any) -> None:
+        """Let a user leave, reject an invite or take a knock back."""
+        await self._resident.accept(origin, room_id, event_id, pdu, "leave")
+
+    async def knock(self, origin: str, room_id: str, event_id: str, pdu: Any) -> dict[str, Any]:
+        """Take a knock in; the room in stripped form, for whoever knocked."""
+        accepted = await self._resident.accept(origin, room_id, event_id, pdu, "knock")
+        return {"knock_room_state": stripped_state(accepted.room)}
+
+    async def exchange(self, origin: str, room_id: str, pdu: Any) -> None:
+        """Send the invite that a pending third-party invite of one of our users has become.
+
+        The event is made anew from what was sent: only who is invited and the signed proof are taken from it.
+        """
+        room = self._resident.room_for(origin, room_id)
+        target = pdu.get("state_key")
+        content = pdu.get("content")
+        invite = content.get("third_party_invite") if isinstance(content, dict) else None
+        signed = invite.get("signed") if isinstance(invite, dict) else None
+        if not is_valid_user_id(target) or not isinstance(invite, dict) or not isinstance(signed, dict):
+            raise MatrixError(400, "M_INVALID_PARAM", "Not the exchange of a third-party invite")
+        if pdu.get("room_id", room_id) != room_id or pdu.get("type", "m.room.member") != "m.room.member":
+            raise MatrixError(400, "M_INVALID_PARAM", "The event belongs elsewhere")
+        token = signed.get("token")
+        pending = room.state("m.room.third_party_invite", token) if isinstance(token, str) else None
+        if pending is None or server_name_of(pending.sender) != self._rooms.server_name:
+            raise MatrixError(403, "M_FORBIDDEN", "There is no such invitation")
+        name = pending.content.get("display_name")
+        drafted: dict[str, Any] = {
+            "membership": "invite",
+            "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": signed},
+        }
+        event = room.decide(Draft(pending.sender, "m.room.member", drafted, state_key=target))
+        batch = self._rooms.log.begin()
+        room.stage(batch, event)
+        await self._rooms.log.append(batch)
+
+
+def stripped_state(room: Room) -> list[dict[str, Any]]:
+    """A room as somebody outside is told of it."""
+    events = [event for type_ in STRIPPED if (event := room.state(type_)) is not None]
+    return [
+        {"type": event.type, "state_key": event.state_key, "sender": event.sender, "content": event.content}
+        for event in events
+    ]
