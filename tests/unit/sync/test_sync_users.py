@@ -116,7 +116,7 @@ def test_own_receipts_change_the_counts(world: World) -> None:
     assert later["unread_notifications"] == {"notification_count": 0, "highlight_count": 0}
 
 
-def test_typing_is_told_and_a_message_ends_it(world: World) -> None:
+def test_typing_is_told_and_ends_when_its_author_leaves(world: World) -> None:
     room = world.room("a", "b")
     since = world.synced("a")["next_batch"]
     world.sync.typing.start(room, "@b:x")
@@ -124,7 +124,7 @@ def test_typing_is_told_and_a_message_ends_it(world: World) -> None:
     assert ephemeral(body, room) == [{"type": "m.typing", "content": {"user_ids": ["@b:x"]}}]
     assert ephemeral(world.synced("a"), room)[0]["content"] == {"user_ids": ["@b:x"]}
     world.clock.advance(1)
-    world.say("b", room)
+    world.leave("b", room)
     assert ephemeral(world.synced("a", body["next_batch"]), room) == [{"type": "m.typing", "content": {"user_ids": []}}]
 
 
