@@ -158,9 +158,14 @@ def _check_log(options: argparse.Namespace) -> int:
     from config.data_directory import DataDirectory
 
     with DataDirectory(Path(config.data_dir)) as directory:
+        from homeserver.admin.log_inspection import inspect
         from storage.log import check
 
-        report = check.check_directory_log(directory.path / "log", rebuild=options.rebuild)
+        def progress(table: str, rows: int) -> None:
+            if not options.json and sys.stderr.isatty():
+                print(f"\r{table}: {rows} rows\033[K", end="", file=sys.stderr, flush=True)
+
+        report = check.check_directory_log(directory.path / "log", options.rebuild, inspect, progress)
     problems = [str(problem) for problem in report.problems]
     tell(options, "\n".join([*problems, report.summary()]), problems=problems, summary=report.summary())
     return 1 if problems else 0

@@ -82,6 +82,7 @@ from homeserver.keys.publish import KeyPublisher
 from homeserver.keys.remote import NoRemoteKeys
 from homeserver.keys.to_device import ToDevice
 from homeserver.log_output import begin_logging
+from homeserver.metrics import Metrics, Stats
 from homeserver.push.notified import Notified
 from homeserver.push.push_rules import PushRules
 from homeserver.push.unread import Unread
@@ -105,6 +106,7 @@ from homeserver.sync.live import LiveSync
 from homeserver.sync.live_frames import LiveFrames
 from homeserver.sync.room_info import RoomInfos
 from homeserver.sync.stream import Code
+from homeserver.upkeep import Upkeep
 from homeserver.web.call import Answer
 from homeserver.web.certificate import Certificate
 from homeserver.web.configured import connection_limits, socket_settings, timeouts
@@ -165,6 +167,7 @@ class Homeserver:
         self.departures = Departures(self.rooms, reactor.callLater)
         self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles)
         self.accounts.profiles.observer = self.membership
+        self.upkeep = Upkeep(log, database, reactor, now_ms)
         self._make_keys()
         self.push_rules = PushRules(log)
         self.unread = Unread(self.push_rules, lambda room_id: self.rooms.get(room_id).power_levels)
@@ -235,6 +238,7 @@ class Homeserver:
         """Begin what runs by itself."""
         self.accounts.authenticator.start()
         self.outbox.wake()
+        self.upkeep.start()
         self.departures.wake()
 
     def routes(self) -> list[Route]:
@@ -250,7 +254,16 @@ class Homeserver:
             *self._key_routes(),
             *self._user_routes(),
             *self._sync_routes(),
+            *(Metrics(self.stats()).routes() if self.config.enable_metrics else []),
         ]
+
+    def stats(self) -> dict[str, Stats]:
+        """Where the gauges of `/metrics` come from."""
+        return {
+            "log": lambda: {"position": self.log.position, "commits": self.log.groups},
+            "database": self.database.stats,
+            "sync": lambda: {"waiting_polls": self.feed.waiting, "sockets": self.live.connections},
+        }
 
     def _sync_routes(self) -> list[Route]:
         sync, memberships = self.sync, self.memberships
@@ -333,6 +346,7 @@ class Homeserver:
 
     async def stop(self) -> None:
         """Write down what is in memory and close the stores."""
+        self.upkeep.stop()
         self.outbox.stop()
         self.departures.stop()
         self.sync.stop()

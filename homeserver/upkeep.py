@@ -1,0 +1,99 @@
+"""Chores that nobody waits for: expired tokens, old transaction ids, state nodes that nothing names any more.
+
+Each runs in small steps beside normal work; a chore that fails is logged and tried again the next time.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall, deferLater
+from twisted.logger import Logger
+
+from storage.log import transactions
+from storage.log.append import Log
+from storage.log.collect import collect_nodes
+from storage.log.rooms import all_rooms
+from storage.tables import access_tokens
+from storage.tables.database import Database
+
+INTERVAL = 3600.0
+"""Seconds between two rounds."""
+
+TRANSACTION_ROUNDS = 24
+"""For how many rounds a transaction id is remembered at least: clients repeat a request within minutes, or a day."""
+
+ROOMS_AT_ONCE = 100
+PAUSE = 0.05
+"""Seconds between two rooms, so that the collection leaves the reactor to the people."""
+
+
+class Upkeep:
+    """Does the chores once an hour, the first time an hour after the start."""
+
+    def __init__(self, log: Log, database: Database, clock: Any, now_ms: Callable[[], int]) -> None:
+        self._log = log
+        self._database = database
+        self._clock = clock
+        self._now_ms = now_ms
+        self._positions: deque[int] = deque(maxlen=TRANSACTION_ROUNDS)
+        self._loop = LoopingCall(self._round)
+        self._loop.clock = clock
+        self._stopped = False
+        self._report = Logger()
+
+    def start(self) -> None:
+        """Begin to count the hours."""
+        self._loop.start(INTERVAL, now=False)
+
+    def stop(self) -> None:
+        """Begin nothing new."""
+        self._stopped = True
+        if self._loop.running:
+            self._loop.stop()
+
+    def _round(self) -> "Deferred[None]":
+        return Deferred.fromCoroutine(self.round())
+
+    async def round(self) -> None:
+        """All chores, one after the other."""
+        for chore in (self.expire_tokens, self.prune_transactions, self.collect_nodes):
+            if self._stopped:
+                return
+            try:
+                await chore()
+            except Exception:
+                self._report.failure("{chore} failed; it is tried again in an hour", chore=chore.__name__)
+
+    async def expire_tokens(self) -> None:
+        """Delete access tokens that have expired."""
+        now = self._now_ms()
+        await self._database.run(lambda cur: access_tokens.delete_expired(cur, now))
+
+    async def prune_transactions(self) -> None:
+        """Forget the transaction ids that were used longer than `TRANSACTION_ROUNDS` rounds ago."""
+        full = len(self._positions) == self._positions.maxlen
+        oldest = self._positions[0] if full else 0
+        self._positions.append(self._log.position)
+        start: bytes | None = b"\0" if oldest else None
+        while start is not None and not self._stopped:
+            batch = self._log.begin()
+            with self._log.snapshot() as snapshot:
+                start = transactions.prune(batch, snapshot, oldest, start)
+            await self._log.append(batch)
+
+    async def collect_nodes(self) -> None:
+        """Delete unreachable state nodes, room by room."""
+        after = ""
+        while not self._stopped:
+            with self._log.snapshot() as snapshot:
+                rooms = [meta.room_id for meta in all_rooms(snapshot, after, ROOMS_AT_ONCE)]
+            for room_id in rooms:
+                if self._stopped:
+                    return
+                await collect_nodes(self._log, room_id)
+                await deferLater(self._clock, PAUSE)
+            if len(rooms) < ROOMS_AT_ONCE:
+                return
+            after = rooms[-1]
