@@ -5,7 +5,7 @@ Client-Server API, "Room membership". Whether a transition is allowed is said by
 changes, what a guest may do, who vouches for a restricted join.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from federation.rules.errors import MatrixError
@@ -125,12 +125,20 @@ class Membership:
                 break
         if not meets:
             raise MatrixError(403, "M_FORBIDDEN", "You are in none of the rooms whose members may join this one")
-        levels = room.power_levels
-        needed = levels.action("invite")
-        for candidate in room.local_joined():
-            if levels.user(candidate) >= needed:
-                return candidate
+        for candidate in self._inviters(room):
+            return candidate
         raise MatrixError(400, "M_UNABLE_TO_GRANT_JOIN", "Nobody of this server may let you in")
+
+    def _inviters(self, room: Room) -> Iterator[str]:
+        """Joined users of this server who may invite; those with a level of their own come first."""
+        levels, server_name = room.power_levels, self._rooms.server_name
+        needed = levels.action("invite")
+        for user_id in (*levels.creators, *levels.users()):
+            may = server_name_of(user_id) == server_name and levels.user(user_id) >= needed
+            if may and room.membership(user_id) == "join":
+                yield user_id
+        if levels.users_default >= needed:
+            yield from (user_id for user_id in room.local_joined() if levels.user(user_id) >= needed)
 
     async def invite(
         self, requester: Requester, room_id: str, target: str, reason: str | None, *, is_direct: bool = False
