@@ -1,7 +1,7 @@
 """Signed requests to other servers.
 
-Specification: Server-Server API, "API standards" and "Request Authentication". Every request goes through the operator's
-lists, the destination's back-off, discovery, and the bounded HTTPS of ``http``.
+Specification: Server-Server API, "API standards" and "Request Authentication". Every request goes through the
+operator's lists, the destination's back-off, discovery, and the bounded HTTPS of ``http``.
 """
 
 from collections.abc import Callable, Mapping

@@ -53,7 +53,7 @@ class SystemDns:
     async def srv(self, name: str) -> list[SrvRecord]:
         """By the name servers of /etc/resolv.conf."""
         if self._resolver is None:
-            self._resolver = client.createResolver(reactor=self._reactor)
+            self._resolver = client.createResolver()
         try:
             answers, _, _ = await self._resolver.lookupService(name, timeout=(2, 4)).addTimeout(
                 SECONDS, self._reactor

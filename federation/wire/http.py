@@ -88,7 +88,7 @@ class TwistedHttp:
         self._addresses = addresses
         self._pool = HTTPConnectionPool(reactor, persistent=True)
         self._pool.maxPersistentPerHost = 4
-        self._pool.cachedConnectionTimeout = idle_seconds
+        self._pool.cachedConnectionTimeout = int(idle_seconds)
         self._pool.retryAutomatically = False  # the second attempt below also covers PUT
 
     async def request(

@@ -1,6 +1,6 @@
 """TLS towards other servers: whom to trust, which name to expect, when not to look."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from zope.interface import implementer
 
 from federation.rules.server_acl import ServerGlobs
 
-_PEM_END = "-----END CERTIFICATE-----"
+_PEM_BEGIN = b"-----BEGIN"
+_PEM_END = b"-----END CERTIFICATE-----"
 
 
 class TlsPolicy:
@@ -71,8 +72,7 @@ class _Unverified:
 
 
 def _certificates(path: str) -> list[Certificate]:
-    blocks = Path(path).read_text("ascii").split(_PEM_END)[:-1]
+    blocks = Path(path).read_bytes().split(_PEM_END)[:-1]
     if not blocks:
         raise ValueError(f"{path} contains no certificate")
-    load: Callable[[str], Certificate] = Certificate.loadPEM
-    return [load(block[block.index("-----BEGIN") :] + _PEM_END) for block in blocks]
+    return [Certificate.loadPEM(block[block.index(_PEM_BEGIN) :] + _PEM_END) for block in blocks]

@@ -1,0 +1,360 @@
+"""The keys of other servers: cached, kept, fetched from the server itself or from notaries; and what they are for.
+
+Specification: Server-Server API, "Retrieving server keys". Our own keys are always valid here.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+from nacl.signing import VerifyKey
+from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.logger import Logger
+
+from federation.rules import canonical_json
+from federation.rules.checks import check_signatures, required_signatures
+from federation.rules.errors import MatrixError
+from federation.rules.event import Event
+from federation.rules.ids import is_valid_key_id
+from federation.rules.signing import SignatureError, verify_signed_json
+from federation.wire.client import FederationClient
+from federation.wire.errors import PeerUnreachable, RequestRefused
+from federation.wire.key_answers import MAX_ANSWER_BYTES, KeyAnswer, KeyAnswerError, ServerKey, check
+from federation.wire.own_keys import OwnKeys
+from storage.tables import server_keys
+from storage.tables.database import Database
+from storage.tables.errors import DatabaseUnavailable
+from storage.tables.server_keys import AnswerRow, KeyRow
+
+MAX_CACHED_SERVERS = 20_000
+MIN_RETRY_MS = 60_000
+MAX_RETRY_MS = 60 * 60_000
+CONCURRENT_FETCHES = 20
+NOTARY_BATCH = 100
+NOTARIES_FIRST_FROM = 5
+"""From so many servers at once on, a notary is asked first: one request instead of hundreds."""
+NOTARY_ANSWER_BYTES = 8 * 1024 * 1024
+DIRECT_PATH = "/_matrix/key/v2/server"
+
+_log = Logger()
+
+
+class Notary(NamedTuple):
+    """A server that vouches for other servers' keys; ``verify_keys`` pins its own (id to key), may be empty."""
+
+    server_name: str
+    verify_keys: Mapping[str, VerifyKey]
+
+
+class _Failure(NamedTuple):
+    retry_at: int
+    interval: int
+
+
+class KeyRing:
+    """Everybody's public keys."""
+
+    def __init__(
+        self,
+        own: OwnKeys,
+        client: FederationClient,
+        database: Database,
+        notaries: Sequence[Notary],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self.own = own
+        self._client = client
+        self._database = database
+        self._notaries = notaries
+        self.now_ms = now_ms
+        self._known: OrderedDict[str, dict[str, ServerKey]] = OrderedDict()
+        self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        self._under_way: dict[str, list[Deferred[None]]] = {}
+        self._slots = DeferredSemaphore(CONCURRENT_FETCHES)
+
+    async def keys_for(
+        self, server_name: str, key_ids: Iterable[str], valid_at_ts: int = 0
+    ) -> dict[str, VerifyKey]:
+        """Those of the keys that can be had and are valid at a time (ms); 0 asks for no validity.
+
+        Never raises for what another server does.
+        """
+        wanted = {key_id for key_id in key_ids if is_valid_key_id(key_id)}
+        await self.prefetch({server_name: wanted}, valid_at_ts)
+        return self._valid(server_name, wanted, valid_at_ts)
+
+    async def prefetch(self, wanted: Mapping[str, Iterable[str]], valid_at_ts: int = 0) -> None:
+        """Get the keys of many servers at once, so that ``keys_for`` has them."""
+        lacking = {
+            name: {key_id for key_id in key_ids if is_valid_key_id(key_id)}
+            for name, key_ids in wanted.items()
+            if name != self.own.server_name
+        }
+        await self._load([name for name in lacking if name not in self._known])
+        lacking = self._lacking(lacking, valid_at_ts)
+        if len(lacking) >= NOTARIES_FIRST_FROM:
+            await self._ask_notaries(lacking, valid_at_ts)
+            lacking = self._lacking(lacking, valid_at_ts)
+        if not lacking:
+            return
+        await gatherResults([Deferred.fromCoroutine(self._fetch_once(name, valid_at_ts)) for name in lacking])
+
+    async def verify_json(self, obj: Mapping[str, Any], server_name: str, valid_at_ts: int = 0) -> None:
+        """Check a server's signature on an object. Raises SignatureError (401)."""
+        signatures = obj.get("signatures")
+        of_server = signatures.get(server_name) if isinstance(signatures, dict) else None
+        if not isinstance(of_server, dict):
+            raise SignatureError(f"No signature of {server_name}")
+        verify_signed_json(obj, server_name, await self.keys_for(server_name, list(of_server)[:16], valid_at_ts))
+
+    async def verify_event_signatures(self, event: Event) -> None:
+        """Check that every required server (``rules.checks.required_signatures``) has signed an event.
+
+        Raises SignatureError.
+        """
+        await self.verify_events([event])
+
+    async def verify_events(self, events: Sequence[Event]) -> None:
+        """Check many events, with the keys of all fetched together. Raises SignatureError for the first wrong one."""
+        for problem in await self.check_events(events):
+            if problem is not None:
+                raise problem
+
+    async def check_events(self, events: Sequence[Event]) -> list[SignatureError | None]:
+        """For each event what is wrong with its signatures, None when they are right."""
+        wanted: dict[str, set[str]] = {}
+        needs: list[dict[str, set[str]] | SignatureError] = []
+        for event in events:
+            try:
+                need = _needed(event)
+            except SignatureError as problem:
+                needs.append(problem)
+                continue
+            needs.append(need)
+            for name, key_ids in need.items():
+                wanted.setdefault(name, set()).update(key_ids)
+        if wanted:
+            newest = max(
+                (event.origin_server_ts for event in events if event.version.enforce_key_validity), default=0
+            )
+            await self.prefetch(wanted, min(newest, self.now_ms()))
+        return [
+            need if isinstance(need, SignatureError) else self._check(event, need)
+            for event, need in zip(events, needs, strict=True)
+        ]
+
+    def _check(self, event: Event, need: Mapping[str, set[str]]) -> SignatureError | None:
+        at = event.origin_server_ts if event.version.enforce_key_validity else 0
+        try:
+            check_signatures(event, {name: self._valid(name, ids, at) for name, ids in need.items()})
+        except SignatureError as problem:
+            return problem
+        return None
+
+    async def published(
+        self, server_name: str, address: str, key_ids: tuple[str, ...]
+    ) -> Mapping[str, bytes]:
+        """Keys of a domain for its well-known record: known from before, else asked of the delegated address."""
+        await self._load([server_name] if server_name not in self._known else [])
+        known = self._valid(server_name, key_ids, 0)
+        if len(known) < len(key_ids):
+            try:
+                body = await self._client.unsigned_get_at(server_name, address, DIRECT_PATH, MAX_ANSWER_BYTES)
+                answer = check(canonical_json.decode_strict(body), self.now_ms())
+                if answer.server_name == server_name:
+                    fetched = {key_id: key.verify_key for key_id, key in answer.keys.items()}
+                    known = {**{one: fetched[one] for one in key_ids if one in fetched}, **known}
+            except (PeerUnreachable, MatrixError, KeyAnswerError) as problem:
+                _log.info("keys of {name} at {address}: {problem}", name=server_name, address=address, problem=problem)
+        return {key_id: bytes(key) for key_id, key in known.items()}
+
+    # -- what is known
+
+    def _valid(self, server_name: str, key_ids: Iterable[str], valid_at_ts: int) -> dict[str, VerifyKey]:
+        if server_name == self.own.server_name:
+            return self.own.verify_keys(key_ids, valid_at_ts)
+        known = self._known.get(server_name, {})
+        return {
+            key_id: known[key_id].verify_key
+            for key_id in key_ids
+            if key_id in known and known[key_id].valid_until_ts >= valid_at_ts
+        }
+
+    def _lacking(self, wanted: Mapping[str, set[str]], valid_at_ts: int) -> dict[str, set[str]]:
+        """Servers of which something is missing that asking might bring."""
+        now = self.now_ms()
+        lacking = {}
+        for name, key_ids in wanted.items():
+            failure = self._failures.get(name)
+            if failure is not None and failure.retry_at > now:
+                continue
+            missing = key_ids - self._valid(name, key_ids, valid_at_ts).keys()
+            if missing:
+                lacking[name] = missing
+        return lacking
+
+    async def _load(self, server_names: list[str]) -> None:
+        if not server_names:
+            return
+        try:
+            rows = await self._database.run_single(lambda cur: server_keys.keys_of_servers(cur, server_names))
+        except DatabaseUnavailable:
+            return
+        for name in server_names:
+            if name not in self._known:
+                stored = rows.get(name, {})
+                self._remember(name, {one: ServerKey(VerifyKey(row[0]), row[1]) for one, row in stored.items()})
+
+    def _remember(self, server_name: str, keys: dict[str, ServerKey]) -> None:
+        self._known[server_name] = keys
+        self._known.move_to_end(server_name)
+        if len(self._known) > MAX_CACHED_SERVERS:
+            self._known.popitem(last=False)
+
+    # -- fetching
+
+    async def _fetch_once(self, server_name: str, valid_at_ts: int) -> None:
+        """Whoever wants the same server's keys meanwhile waits for the same fetch."""
+        waiting = self._under_way.get(server_name)
+        if waiting is not None:
+            later: Deferred[None] = Deferred()
+            waiting.append(later)
+            await later
+            return
+        self._under_way[server_name] = []
+        try:
+            await self._slots.run(lambda: Deferred.fromCoroutine(self._fetch(server_name, valid_at_ts)))
+        finally:
+            for later in self._under_way.pop(server_name):
+                later.callback(None)
+
+    async def _fetch(self, server_name: str, valid_at_ts: int) -> None:
+        before = dict(self._known.get(server_name, {}))
+        if not await self._ask_directly(server_name):
+            await self._ask_notaries({server_name: set()}, valid_at_ts)
+        # Asked, and asked again only after a while, also when it answered: what it lacked it lacks.
+        failure = self._failures.get(server_name)
+        progressed = self._known.get(server_name, {}) != before
+        interval = MIN_RETRY_MS
+        if failure is not None and not progressed:
+            interval = min(failure.interval * 2, MAX_RETRY_MS)
+        self._failures[server_name] = _Failure(self.now_ms() + interval, interval)
+        self._failures.move_to_end(server_name)
+        if len(self._failures) > MAX_CACHED_SERVERS:
+            self._failures.popitem(last=False)
+
+    async def _ask_directly(self, server_name: str) -> bool:
+        try:
+            body = await self._client.unsigned_get(server_name, DIRECT_PATH, MAX_ANSWER_BYTES)
+            answer = check(canonical_json.decode_strict(body), self.now_ms())
+            if answer.server_name != server_name:
+                raise KeyAnswerError(f"it is for {answer.server_name}")
+        except (PeerUnreachable, MatrixError, KeyAnswerError) as problem:
+            _log.info("keys of {name}: {problem}", name=server_name, problem=problem)
+            return False
+        # What the server says itself, over TLS in its name, replaces what was known.
+        await self._accept(answer, answer.keys)
+        return True
+
+    async def _ask_notaries(self, lacking: Mapping[str, set[str]], valid_at_ts: int) -> None:
+        for notary in self._notaries:
+            left = sorted(self._lacking(lacking, valid_at_ts)) if len(lacking) > 1 else list(lacking)
+            left = [name for name in left if name != notary.server_name]
+            for start in range(0, len(left), NOTARY_BATCH):
+                batch = {name: lacking[name] for name in left[start : start + NOTARY_BATCH]}
+                try:
+                    await self._ask_notary(notary, batch, valid_at_ts)
+                except (PeerUnreachable, RequestRefused, SignatureError, KeyAnswerError) as problem:
+                    _log.info("notary {name}: {problem}", name=notary.server_name, problem=problem)
+                    break
+
+    async def _ask_notary(self, notary: Notary, batch: Mapping[str, set[str]], valid_at_ts: int) -> None:
+        criteria = {
+            name: {key_id: {"minimum_valid_until_ts": valid_at_ts} for key_id in sorted(ids)}
+            for name, ids in batch.items()
+        }
+        answer = await self._client.request(
+            notary.server_name,
+            "POST",
+            "/_matrix/key/v2/query",
+            {"server_keys": criteria},
+            timeout=30.0,
+            max_bytes=NOTARY_ANSWER_BYTES,
+        )
+        documents = answer.get("server_keys") if isinstance(answer, dict) else None
+        if not isinstance(documents, list):
+            raise KeyAnswerError("it has no server_keys")
+        for document in documents[: 4 * NOTARY_BATCH]:
+            try:
+                checked = check(document, self.now_ms())
+                if checked.server_name not in batch:
+                    raise KeyAnswerError(f"nobody asked for {checked.server_name}")
+                await self._check_notary(notary, checked.document)
+                await self._accept(checked, self._without_changes(checked))
+            except (KeyAnswerError, SignatureError) as problem:
+                _log.info("from notary {name}: {problem}", name=notary.server_name, problem=problem)
+
+    async def _check_notary(self, notary: Notary, document: dict[str, Any]) -> None:
+        if notary.verify_keys:
+            verify_signed_json(document, notary.server_name, notary.verify_keys)
+        else:
+            await self.verify_json(document, notary.server_name)
+
+    def _without_changes(self, answer: KeyAnswer) -> Mapping[str, ServerKey]:
+        """A notary may add keys and prolong them; a known key with other bytes discredits the answer."""
+        known = self._known.get(answer.server_name, {})
+        for key_id, key in answer.keys.items():
+            if key_id in known and bytes(known[key_id].verify_key) != bytes(key.verify_key):
+                raise KeyAnswerError(f"another key than the known one for {answer.server_name} {key_id}")
+        return {
+            key_id: key
+            for key_id, key in answer.keys.items()
+            if key_id not in known or key.valid_until_ts > known[key_id].valid_until_ts
+        }
+
+    async def _accept(self, answer: KeyAnswer, keys: Mapping[str, ServerKey]) -> None:
+        name, now = answer.server_name, self.now_ms()
+        self._remember(name, {**self._known.get(name, {}), **keys})
+        rows = {key_id: KeyRow(bytes(key.verify_key), key.valid_until_ts) for key_id, key in keys.items()}
+        row = AnswerRow(orjson.dumps(answer.document).decode(), answer.valid_until_ts, now)
+
+        def work(cur: Any) -> None:
+            server_keys.upsert_keys(cur, name, rows)
+            server_keys.upsert_answer(cur, name, row)
+
+        try:
+            await self._database.run(work)
+        except DatabaseUnavailable as problem:
+            _log.warn("keys of {name} are not kept: {problem}", name=name, problem=problem)
+
+    # -- as a notary
+
+    async def answer_of(self, server_name: str, minimum_valid_until_ts: int) -> dict[str, Any] | None:
+        """A server's answer as it signed it, asked for again when it is old; None when it can't be had."""
+        row = await self._stored_answer(server_name)
+        now = self.now_ms()
+        # The specification has notaries keep an answer for half of its lifetime.
+        fresh = row is not None and now < (row.fetched_ts + row.valid_until_ts) // 2
+        if row is None or not fresh or row.valid_until_ts < minimum_valid_until_ts:
+            failure = self._failures.get(server_name)
+            if failure is None or failure.retry_at <= now:
+                await self._load([server_name] if server_name not in self._known else [])
+                await self._fetch_once(server_name, minimum_valid_until_ts)
+                row = await self._stored_answer(server_name)
+        return orjson.loads(row.answer_json) if row is not None else None
+
+    async def _stored_answer(self, server_name: str) -> AnswerRow | None:
+        return await self._database.run_single(lambda cur: server_keys.answer_of_server(cur, server_name))
+
+
+def _needed(event: Event) -> dict[str, set[str]]:
+    """The ids of the keys with which the required servers have signed. Raises SignatureError."""
+    signatures = event.pdu.get("signatures")
+    needed: dict[str, set[str]] = {}
+    for name in required_signatures(event):
+        of_server = signatures.get(name) if isinstance(signatures, dict) else None
+        if not isinstance(of_server, dict) or not of_server:
+            raise SignatureError(f"No signature of {name}")
+        needed[name] = {key_id for key_id in list(of_server)[:16] if is_valid_key_id(key_id)}
+    return needed
