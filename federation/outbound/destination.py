@@ -13,7 +13,8 @@ around it (see ``queue``): ask ``ready``, say ``begin``, send, and report ``acce
 ```
 
 A refusal (an answer that is no success) makes the next batch smaller, until one item is left alone. When a
-transaction with nothing in it is accepted while that item is refused again, the item is at fault, not the peer: ``SET_ASIDE``.
+transaction with nothing in it is accepted while that item is refused again, the item is at fault and not the peer:
+``SET_ASIDE``.
 """
 
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ class Destination:
         self._fail(now, dice, reason)
 
     def refused(self, now: int, dice: float, reason: str, items: int, retry_after: int | None = None) -> Verdict:
-        """The peer answered with an error to a batch of ``items``; ``retry_after`` (ms) is the wait that it asked for."""
+        """The peer answered a batch of ``items`` with an error; ``retry_after`` (ms) is the wait that it asked for."""
         self.in_flight = False
         was_probe, self.probing = self.probing, False
         if retry_after is not None:

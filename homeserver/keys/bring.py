@@ -29,7 +29,7 @@ class DeviceChanges:
         user_id, viewer = payload["user_id"], payload.get("only_for")
         self._keys.changed(user_id)
         if viewer is None:
-            device_lists.put_change(batch, user_id)
+            device_lists.put_change(batch, user_id, payload.get("device_id", ""))
         else:
             self._keys.changed(viewer)
             device_lists.put_private_change(batch, user_id, viewer)
@@ -38,7 +38,7 @@ class DeviceChanges:
         """A device is new or has another name."""
         self._devices.changed(payload["user_id"])
         self._keys.changed(payload["user_id"])
-        device_lists.put_change(batch, payload["user_id"])
+        device_lists.put_change(batch, payload["user_id"], payload.get("device_id", ""))
 
     def device_deleted(self, batch: Batch, payload: dict[str, Any]) -> None:
         """A device is gone: nobody will ever read its inbox, and its transaction ids are free again."""

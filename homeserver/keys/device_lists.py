@@ -12,13 +12,16 @@ from storage.tables import outbox
 KIND = "device_list"
 
 
-def record_change(cur: Cursor, user_id: str, *, only_for: str | None = None) -> None:
+def record_change(cur: Cursor, user_id: str, *, device_id: str = "", only_for: str | None = None) -> None:
     """Tell everybody who shares a room with ``user_id`` (or ``only_for`` alone) that the keys are to be fetched again.
 
-    To be called inside the transaction of the change: other device keys, other cross-signing keys, new signatures.
+    To be called inside the transaction of the change: other device keys (of the one named by ``device_id``), other
+    cross-signing keys, new signatures.
     New, renamed and deleted devices have rows of their own kinds, written by those who change them.
     """
     payload: dict[str, Any] = {"user_id": user_id}
+    if device_id:
+        payload["device_id"] = device_id
     if only_for is not None:
         payload["only_for"] = only_for
     outbox.add(cur, KIND, payload)

@@ -93,7 +93,7 @@ def _store(
     changed = device_keys is not None and store_device_keys(cur, user_id, device_id, device_keys)
     if changed:
         delete_signatures_of(cur, user_id, [device_id])
-        record_change(cur, user_id)
+        record_change(cur, user_id, device_id=device_id)
     if one_time and (taken := add_one_time_keys(cur, user_id, device_id, one_time)):
         _check_same(one_time_keys_of(cur, user_id, device_id), taken)
     if fallback:

@@ -1,4 +1,4 @@
-"""What the queues towards other servers keep: a row for each server, the rooms shared with it, to-device messages for it.
+"""What the queues towards other servers keep: a row for each, the rooms shared with it, to-device messages for it.
 
 Events are not kept here: a server that has to catch up is read what it lacks from the rooms themselves.
 """

@@ -14,10 +14,14 @@ from storage.log.view import Snapshot, View
 _SEPARATOR = b"\0"
 
 
-def put_change(batch: Batch, user_id: str) -> int:
-    """The devices or keys of a user changed, for everybody; returns the position."""
-    position = batch.entry(Kind.DEVICE_LIST, user_id=user_id)
+def put_change(batch: Batch, user_id: str, device_id: str = "") -> int:
+    """The devices or keys of a user changed, for everybody; returns the position.
+
+    ``device_id`` when it is one device that changed. The entry's note is the position of the change before, 0 for none.
+    """
+    position = batch.entry(Kind.DEVICE_LIST, user_id=user_id, device_id=device_id)
     earlier = batch.get(DEVICE_LISTS, part(user_id))
+    batch.entries[-1].note = 0 if earlier is None else from_u64(earlier)
     if earlier is not None:
         batch.delete(DEVICE_LIST_POSITIONS, earlier)
     batch.put(DEVICE_LISTS, part(user_id), u64(position))

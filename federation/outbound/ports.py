@@ -1,0 +1,48 @@
+"""What the queues need from the rest of the server."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class TransactionSender(Protocol):
+    """The signed client, as far as transactions go (Server-Server API, "Transactions")."""
+
+    async def send_transaction(self, server: str, txn_id: str, body: bytes) -> Mapping[str, Any]:
+        """PUT a transaction, whose body is canonical JSON, and return the answer.
+
+        Raises PeerUnreachable or RequestRefused of ``federation.wire``.
+        """
+
+
+class Hosts(Protocol):
+    """Which other servers are in which rooms now."""
+
+    def servers(self, room_id: str) -> Mapping[str, int]:
+        """Other servers with joined members in a room, and how many."""
+
+    def servers_of_user(self, user_id: str) -> set[str]:
+        """Other servers that share a room with a user."""
+
+
+class TypingUsers(Protocol):
+    """Who is typing."""
+
+    def users(self, room_id: str) -> list[str]:
+        """Users typing in a room now, those of other servers too."""
+
+
+class PresenceOf(Protocol):
+    """How present somebody is."""
+
+    def content(self, user_id: str) -> Mapping[str, Any]:
+        """``presence``, ``last_active_ago``, ``currently_active``, ``status_msg`` as far as known."""
+
+
+class DeviceUpdates(Protocol):
+    """What other servers are told about our users' devices and keys."""
+
+    async def updates(self, user_id: str, device_id: str) -> list[tuple[str, dict[str, Any]]]:
+        """EDU types and contents for a change of one device, or with ``device_id`` empty of the user's keys.
+
+        ``m.device_list_update`` comes without ``stream_id`` and ``prev_id``.
+        """

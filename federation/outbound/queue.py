@@ -1,0 +1,473 @@
+"""The queues towards other servers: followers of the log, one lane for each destination.
+
+The log is read once, as it is released; what concerns a destination goes into its lane as a reference. What
+survives a restart: a cursor (everything before it is accepted or belongs to a destination that is *behind*), a row for
+each destination with its own cursor and back-off, and to-device messages. So a destination that is away costs
+one row, whatever happens meanwhile, and when it comes back the log is read from its cursor (``catch_up``).
+
+A sign of life ends a back-off: an answered transaction, or a signed request that came in (``alive``).
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+import msgspec
+from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from federation.outbound.catch_up import Due, missed
+from federation.outbound.destination import Destination, Stored
+from federation.outbound.dispatch import Dispatch
+from federation.outbound.lane import DeviceChange, Lane
+from federation.outbound.ports import DeviceUpdates, Hosts, PresenceOf, TransactionSender, TypingUsers
+from federation.rules.ids import server_name_of
+from storage.log import destinations as rows
+from storage.log import events as event_log
+from storage.log.append import Entry, Kind, Log
+from storage.log.keys import from_seq_key
+from storage.log.read import entries as read_entries
+from storage.log.read import follower_cursor, put_follower_cursor
+
+CURSOR = "federation"
+CHECKPOINT_SECONDS = 30.0
+REPLAY_CHUNK = 1_000
+STARTS_PER_SECOND = 20
+"""How many lanes that are no answer to something new (hellos, ends of back-offs) begin in one second."""
+UNSURE_AT_ONCE = 20
+"""Transactions under way to destinations whose last one failed; they never take a slot from the others."""
+SURE_AT_ONCE = 300
+TYPING_AGAIN_SECONDS = 25.0
+"""Typing is said again as long as it lasts: other servers forget it after half a minute."""
+
+_log = Logger()
+
+
+class Outbound:
+    """All destinations. Add ``follow`` to the feed behind the members' and hosts' caches, then ``start``."""
+
+    def __init__(
+        self,
+        *,
+        server_name: str,
+        log: Log,
+        sender: TransactionSender,
+        hosts: Hosts,
+        devices: DeviceUpdates,
+        clock: Any,
+        now_ms: Callable[[], int],
+        dice: Callable[[], float],
+        typing: TypingUsers | None = None,
+        presence: PresenceOf | None = None,
+        may_send: Callable[[str], bool] = lambda server: True,
+    ) -> None:
+        """``dice`` gives random numbers from 0 up to 1; ``may_send`` says whether a server is federated with at all."""
+        self.server_name = server_name
+        self._suffix = f":{server_name}"
+        self._stream = log
+        self._hosts = hosts
+        self._typing = typing
+        self._presence = presence
+        self._clock = clock
+        self._now_ms = now_ms
+        self._may_send = may_send
+        self._lanes: dict[str, Lane] = {}
+        self._dispatch = Dispatch(server_name, log, sender, devices, now_ms, dice)
+        self._sure = DeferredSemaphore(SURE_AT_ONCE)
+        self._unsure = DeferredSemaphore(UNSURE_AT_ONCE)
+        self._routed = log.position
+        self._checkpoint_at = log.position
+        self._woken: deque[Lane] = deque()
+        self._later: list[tuple[int, str]] = []
+        self._timers: dict[str, IDelayedCall] = {}
+        self._typed: dict[str, set[str]] = {}
+        self._paced_until = 0
+        self._started = False
+        self._stopped = False
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take up where the last run ended: who was behind waits out its back-off, everybody else hears a hello."""
+        self._started = True
+        now = self._now_ms()
+        with self._stream.snapshot() as snapshot:
+            stored = [msgspec.msgpack.decode(row, type=Stored) for row in rows.all_destinations(snapshot)]
+            cursor = follower_cursor(snapshot, CURSOR)
+        for number, row in enumerate(stored):
+            lane = Lane(Destination.restored(row), loaded=not row.behind)
+            lane.hello = not row.behind
+            self._lanes[row.server] = lane
+            self._schedule(lane, max(row.retry_at, now + 1 + number * 1000 // STARTS_PER_SECOND))
+        if cursor is None:
+            self._checkpoint()
+        else:
+            self._replay(cursor[0])
+        self._timer("checkpoint", CHECKPOINT_SECONDS, self._tick_checkpoint)
+        if self._typing is not None:
+            self._timer("typing", TYPING_AGAIN_SECONDS, self._type_again)
+
+    def stop(self) -> None:
+        """Send nothing more and write down what is left to do; in time to be durable with the log's close."""
+        if self._stopped or not self._started:
+            return
+        self._stopped = True
+        for timer in self._timers.values():
+            if timer.active():
+                timer.cancel()
+        batch = self._stream.begin()
+        for lane in self._lanes.values():
+            if lane.first_unsent() is not None:
+                lane.let_go()
+                self._dispatch.write(batch, lane)
+        put_follower_cursor(batch, CURSOR, self._routed)
+        self._submit(batch)
+
+    # -- following the log -------------------------------------------------------------------------------------------
+
+    def follow(self, entries: Sequence[Entry]) -> None:
+        """Take released entries in."""
+        if not self._started or self._stopped:
+            return
+        for entry in entries:
+            self._route(entry)
+            self._routed = entry.position
+
+    def _route(self, entry: Entry) -> None:
+        kind = entry.kind
+        if kind == Kind.EVENT or kind == Kind.BACKFILL:
+            self._route_event(entry)
+        elif kind == Kind.FEDERATION:
+            self._route_message(entry)
+        elif kind == Kind.RECEIPT:
+            self._route_receipt(entry)
+        elif kind == Kind.TYPING:
+            self._route_typing(entry.room_id)
+        elif kind == Kind.PRESENCE:
+            self._route_presence(entry.user_id)
+        elif kind == Kind.DEVICE_LIST and not entry.ref:
+            self._route_devices(entry)
+
+    def _route_event(self, entry: Entry) -> None:
+        if not entry.user_id.endswith(self._suffix) and not self._relayed(entry):
+            return
+        if entry.kind == Kind.BACKFILL and from_seq_key(entry.ref)[1] <= 0:
+            return
+        note: Any = entry.note
+        to = dict.fromkeys(self._hosts.servers(entry.room_id))
+        target = self._target(entry)
+        if target is not None:
+            self._add_target(to, target, note)
+        to.pop(server_name_of(entry.user_id), None)
+        due = Due(entry.position, entry.ref)
+        for server in to:
+            lane = self._lane(server)
+            if lane is None:
+                continue
+            lane.put_event(due)
+            if entry.room_id not in lane.rooms:
+                self._share(lane, entry.room_id, entry.position)
+            self._wake(lane)
+
+    def _relayed(self, entry: Entry) -> bool:
+        """Whether an event of another server is ours to send on: it came in through send_join and the like."""
+        note: Any = entry.note
+        if note is not None:
+            return note.record is not None and bool(note.record.flags & event_log.RELAYED)
+        if entry.kind != Kind.EVENT:
+            return False
+        with self._stream.snapshot() as snapshot:
+            record = event_log.event_at(snapshot, *from_seq_key(entry.ref))
+        return record is not None and bool(record.flags & event_log.RELAYED)
+
+    def _target(self, entry: Entry) -> str | None:
+        """The user whose membership an event changes, None for other events."""
+        if entry.note is not None:
+            return getattr(entry.note, "target", None)
+        with self._stream.snapshot() as snapshot:
+            record = event_log.event_at(snapshot, *from_seq_key(entry.ref))
+        return record.state_key if record is not None and record.type == "m.room.member" else None
+
+    def _add_target(self, to: dict[str, None], target: str, note: Any) -> None:
+        """Who leaves, is thrown out or whose knock is answered hears of it; an invite has a way of its own."""
+        server = server_name_of(target)
+        if server == self.server_name or not server:
+            return
+        if note is None or note.membership != "invite" or note.prev_membership == "knock":
+            to[server] = None
+
+    def _share(self, lane: Lane, room_id: str, position: int) -> None:
+        """Remember that a room is shared with a server: from there it is caught up."""
+        lane.rooms.add(room_id)
+        server = lane.destination.server
+        if not rows.has_room(self._stream, server, room_id):
+            batch = self._stream.begin()
+            rows.put_room(batch, server, room_id, position)
+            self._submit(batch)
+
+    def _route_message(self, entry: Entry) -> None:
+        lane = self._lane(entry.ref.decode())
+        if lane is not None:
+            lane.messages = lane.messages or entry.position
+            self._wake(lane)
+
+    def _route_receipt(self, entry: Entry) -> None:
+        receipt: Any = entry.note
+        if entry.ref or receipt is None or not entry.user_id.endswith(self._suffix):
+            return
+        key = ("m.receipt", entry.room_id, entry.user_id, receipt.thread)
+        self._to_all(self._hosts.servers(entry.room_id), key, "m.receipt", receipt)
+
+    def _route_typing(self, room_id: str) -> None:
+        if self._typing is None:
+            return
+        servers = self._hosts.servers(room_id)
+        before = self._typed.pop(room_id, set())
+        if not servers:
+            return
+        now = {user_id for user_id in self._typing.users(room_id) if user_id.endswith(self._suffix)}
+        for user_id in before ^ now:
+            self._say_typing(servers, room_id, user_id, user_id in now)
+        if now:
+            self._typed[room_id] = now
+
+    def _say_typing(self, servers: Iterable[str], room_id: str, user_id: str, typing: bool) -> None:
+        content = {"room_id": room_id, "user_id": user_id, "typing": typing}
+        self._to_all(servers, ("m.typing", room_id, user_id), "m.typing", content)
+
+    def _type_again(self) -> None:
+        for room_id, users in self._typed.items():
+            for user_id in users:
+                self._say_typing(self._hosts.servers(room_id), room_id, user_id, True)
+        self._timer("typing", TYPING_AGAIN_SECONDS, self._type_again)
+
+    def _route_presence(self, user_id: str) -> None:
+        if self._presence is None or not user_id.endswith(self._suffix):
+            return
+        servers = self._hosts.servers_of_user(user_id)
+        if servers:
+            content = {**self._presence.content(user_id), "user_id": user_id}
+            content.setdefault("last_active_ago", 0)
+            self._to_all(servers, ("m.presence", user_id), "m.presence", content)
+
+    def _route_devices(self, entry: Entry) -> None:
+        if not entry.user_id.endswith(self._suffix):
+            return
+        previous = entry.note if isinstance(entry.note, int) else -1
+        change = DeviceChange(entry.position, entry.user_id, entry.device_id, previous)
+        for server in self._hosts.servers_of_user(entry.user_id):
+            lane = self._lane(server)
+            if lane is not None:
+                lane.put_devices(change)
+                self._wake(lane)
+
+    def _to_all(self, servers: Iterable[str], key: tuple[str, ...], type_: str, value: Any) -> None:
+        for server in servers:
+            lane = self._lane(server)
+            if lane is not None:
+                lane.put_latest(key, type_, value)
+                self._wake(lane)
+
+    def _replay(self, cursor: int) -> None:
+        """Route what was released after the last checkpoint; peers know what reaches them twice."""
+        upto = self._stream.position
+        while True:
+            with self._stream.snapshot() as snapshot:
+                chunk = list(read_entries(snapshot, cursor, upto, REPLAY_CHUNK))
+            for entry in chunk:
+                self._route(entry)
+            if len(chunk) < REPLAY_CHUNK:
+                break
+            cursor = chunk[-1].position
+        self._routed = upto
+
+    # -- lanes -------------------------------------------------------------------------------------------------------
+
+    def _lane(self, server: str) -> Lane | None:
+        lane = self._lanes.get(server)
+        if lane is None:
+            if not server or server == self.server_name or not self._may_send(server):
+                return None
+            lane = self._lanes[server] = Lane(Destination(server))
+            batch = self._stream.begin()
+            self._dispatch.write(batch, lane)
+            self._submit(batch)
+        return lane
+
+    def alive(self, server: str) -> None:
+        """A server has shown life (a signed request of its came in): try it now if it was given up for a while."""
+        lane = self._lanes.get(server)
+        if lane is not None and lane.destination.alive(self._now_ms()):
+            self._wake(lane)
+
+    def wake(self, server: str) -> None:
+        """Try a destination now, whatever its back-off (an operator's wish)."""
+        lane = self._lane(server)
+        if lane is not None:
+            lane.destination.retry_at = 0
+            lane.hello = True
+            self._wake(lane)
+
+    def _wake(self, lane: Lane) -> None:
+        """Look at a lane at the end of this turn, so that what comes together is sent together."""
+        if lane.running or self._stopped:
+            return
+        if lane.scheduled and lane.destination.retry_at > self._now_ms():
+            return
+        lane.running = True
+        if not self._woken:
+            self._clock.callLater(0, self._run_woken)
+        self._woken.append(lane)
+
+    def _run_woken(self) -> None:
+        woken, self._woken = self._woken, deque()
+        for lane in woken:
+            Deferred.fromCoroutine(self._run(lane)).addErrback(self._failed, lane)
+
+    def _failed(self, failure: Any, lane: Lane) -> None:
+        _log.failure("the queue to {server} failed", failure, server=lane.destination.server)
+        lane.running = False
+        lane.flight = None
+        lane.destination.in_flight = False
+        self._schedule(lane, self._now_ms() + 60_000)
+
+    async def _run(self, lane: Lane) -> None:
+        """Send until nothing waits or the destination fails."""
+        destination = lane.destination
+        try:
+            while lane.busy and not self._stopped:
+                if not destination.ready(self._now_ms()):
+                    self._schedule(lane, destination.retry_at)
+                    return
+                slots = self._unsure if destination.failures else self._sure
+                await slots.acquire()
+                try:
+                    if self._stopped:
+                        return
+                    if not lane.loaded:
+                        self._load(lane)
+                    await self._dispatch.step(lane)
+                finally:
+                    slots.release()
+            if destination.behind and not lane.busy:
+                destination.behind = False
+                batch = self._stream.begin()
+                self._dispatch.write(batch, lane)
+                self._submit(batch)
+        finally:
+            lane.running = False
+
+    def _load(self, lane: Lane) -> None:
+        """Read from the log what the destination has missed."""
+        destination = lane.destination
+        server = destination.server
+        upto = self._routed
+        with self._stream.snapshot() as snapshot:
+            found = missed(snapshot, server, destination.cursor, upto, self.server_name, self._hosts)
+            waiting = rows.messages(snapshot, server, 1)
+        lane.events.extend(found.events)
+        lane.devices.extend(DeviceChange(position, user, "", -1) for position, user in found.users)
+        lane.messages = waiting[0][0] if waiting else 0
+        lane.loaded = True
+        if found.gone and not found.events:
+            batch = self._stream.begin()
+            for room_id in found.gone:
+                lane.rooms.discard(room_id)
+                rows.delete_room(batch, server, room_id)
+            self._submit(batch)
+        if not lane.busy:
+            lane.hello = True
+
+    # -- time --------------------------------------------------------------------------------------------------------
+
+    def _schedule(self, lane: Lane, at: int) -> None:
+        """Look at a lane at a time (ms); an earlier appointment stays."""
+        if self._stopped or (lane.scheduled and lane.scheduled <= at):
+            return
+        lane.scheduled = at
+        heappush(self._later, (at, lane.destination.server))
+        self._arm()
+
+    def _arm(self) -> None:
+        if not self._later:
+            return
+        delay = max(0.0, (max(self._later[0][0], self._paced_until) - self._now_ms()) / 1000)
+        timer = self._timers.get("later")
+        if timer is None or not timer.active():
+            self._timer("later", delay, self._run_later)
+        elif timer.getTime() > self._clock.seconds() + delay:
+            timer.reset(delay)
+
+    def _run_later(self) -> None:
+        now = self._now_ms()
+        started = 0
+        while self._later and self._later[0][0] <= now:
+            if started >= STARTS_PER_SECOND:
+                self._paced_until = now + 1000
+                break
+            at, server = heappop(self._later)
+            lane = self._lanes.get(server)
+            if lane is not None and lane.scheduled == at:
+                lane.scheduled = 0
+                started += 1
+                self._wake(lane)
+        self._arm()
+
+    def _timer(self, name: str, delay: float, call: Callable[[], None]) -> None:
+        if not self._stopped:
+            self._timers[name] = self._clock.callLater(delay, call)
+
+    # -- durability --------------------------------------------------------------------------------------------------
+
+    def _tick_checkpoint(self) -> None:
+        self._checkpoint()
+        self._timer("checkpoint", CHECKPOINT_SECONDS, self._tick_checkpoint)
+
+    def _checkpoint(self) -> None:
+        """Move the cursor to before the first thing that waits for a destination which is not behind."""
+        upto = self._routed
+        for lane in self._lanes.values():
+            if not lane.destination.behind:
+                first = lane.first_unsent()
+                if first is not None:
+                    upto = min(upto, first - 1)
+        if upto > self._checkpoint_at or follower_cursor(self._stream, CURSOR) is None:
+            self._checkpoint_at = upto
+            batch = self._stream.begin()
+            put_follower_cursor(batch, CURSOR, upto)
+            self._submit(batch)
+
+    def _submit(self, batch: Any) -> None:
+        self._stream.append(batch).addErrback(lambda failure: _log.warn("not written: {why}", why=failure.value))
+
+    # -- for operators -----------------------------------------------------------------------------------------------
+
+    def peers(self) -> list[dict[str, Any]]:
+        """Every destination: what waits, since when it fails, when it is tried again (ms), and why it failed."""
+        return [
+            {
+                "server": lane.destination.server,
+                "waiting": lane.waiting,
+                "to_device": bool(lane.messages),
+                "behind": lane.destination.behind,
+                "failures": lane.destination.failures,
+                "retry_at": lane.destination.retry_at,
+                "last_success": lane.destination.last_success,
+                "last_failure": lane.destination.last_failure,
+                "reason": lane.destination.reason,
+            }
+            for lane in self._lanes.values()
+        ]
+
+    def stats(self) -> dict[str, int]:
+        """Numbers for the metrics: counters since the start, and gauges."""
+        lanes = self._lanes.values()
+        return {
+            **self._dispatch.counts,
+            "destinations": len(self._lanes),
+            "destinations_failing": sum(lane.destination.failures > 0 for lane in lanes),
+            "destinations_behind": sum(lane.destination.behind for lane in lanes),
+            "items_waiting": sum(lane.waiting for lane in lanes),
+        }
