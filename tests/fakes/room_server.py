@@ -1,6 +1,6 @@
 """A server that has rooms and nothing else: the engine and all its endpoints behind a router without sockets.
 
-Access tokens are the users' local parts; a name that begins with ``guest`` is a guest's, ``admin`` is the administrator.
+Access tokens are the users' local parts; a name that begins with ``guest`` is a guest's, ``admin`` is the admin's.
 """
 
 from typing import Any

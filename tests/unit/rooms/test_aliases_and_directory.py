@@ -95,7 +95,8 @@ def test_deleting_an_alias_takes_it_out_of_the_canonical_alias(server: RoomServe
 
 
 def test_listing_rooms(server: RoomServer) -> None:
-    rooms = [server.create("alice", preset="public_chat", name=f"Room {n}", topic="Tea" if n else "") for n in range(3)]
+    topics = ("", "Tea", "Tea")
+    rooms = [server.create("alice", preset="public_chat", name=f"Room {n}", topic=topics[n]) for n in range(3)]
     server.create("alice", name="private")
     listed = f"/directory/list/room/{rooms[0]}"
     assert server.get(None, listed) == (200, {"visibility": "private"})
@@ -128,7 +129,7 @@ def test_listing_rooms(server: RoomServer) -> None:
 def test_room_types_are_filtered(server: RoomServer) -> None:
     space = server.create("alice", visibility="public", creation_content={"type": "m.space"})
     plain = server.create("alice", visibility="public")
-    for types, expected in ((["m.space"], {space}), ([None], {plain}), ([None, "m.space"], {space, plain}), ([], set())):
+    for types, expected in ((["m.space"], {space}), ([None], {plain}), ([None, "m.space"], {space, plain})):
         chunk = server.post("bob", "/publicRooms", {"filter": {"room_types": types}})[1]["chunk"]
         assert {entry["room_id"] for entry in chunk} == expected
 
