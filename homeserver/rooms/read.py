@@ -89,8 +89,8 @@ class Reading:
     def open(self, snapshot: Snapshot, requester: Requester, room_id: str, *, peek: bool = True) -> Reader:
         """The room as this caller may see it.
 
-        Former members see the room as they left it; others only where history is world readable (``peek``). Raises MatrixError 403
-        M_FORBIDDEN otherwise, for unknown rooms as well, so that nobody learns which rooms exist.
+        Former members see the room as they left it; others only where history is world readable (``peek``). Raises
+        MatrixError 403 M_FORBIDDEN otherwise, for unknown rooms as well, so that nobody learns which rooms exist.
         """
         meta = room_log.room_meta(snapshot, room_id)
         user_id = requester.user_id
@@ -139,13 +139,11 @@ class Reading:
             high = last + 1 if stop is None else min(stop, last + 1)
             records = event_log.room_slice(snapshot, meta.nid, max(start, first), high)
         found: list[EventRecord] = []
-        scanned = 0
         end = start
-        for record in records:
+        for scanned, record in enumerate(records):
             assert record.seq is not None
             if len(found) >= limit or scanned >= MAX_SCAN:
                 return Slice(found, end)
-            scanned += 1
             end = record.seq if backwards else record.seq + 1
             if (wants is None or wants(record)) and reader.sees(record):
                 found.append(record)
