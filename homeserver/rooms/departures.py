@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from federation.rules.errors import MatrixError
+from homeserver.rooms.erasure import mark_erased
 from homeserver.rooms.room import Draft, Rooms
 from storage.log import rooms as room_log
 from storage.log.append import Batch
@@ -37,6 +38,8 @@ class Departures:
 
     def bring(self, batch: Batch, payload: dict[str, Any]) -> None:
         """Turn an outbox row of kind ``account_deactivated`` into an intent. May come twice."""
+        if payload.get("erase"):
+            mark_erased(batch, payload["user_id"])
         batch.put(FOLLOWERS, _INTENTS + part(payload["user_id"]), u64(0) + payload["user_id"].encode())
         self._call_later(0, self.wake)
 

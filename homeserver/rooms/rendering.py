@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from homeserver.rooms.erasure import is_hidden, without_content
 from homeserver.rooms.visibility import Sight
 from storage.log import events as event_log
 from storage.log.state_map import StateMap
@@ -35,7 +36,10 @@ class Renderer:
     def timeline_event(self, record: Any, sight: Sight) -> bytes:
         """An event of a room's log, for a reader who may see it."""
         membership = sight.membership_at(record.type, record.state_key, record.state_before, record.state_after)
-        return self.event(record, membership, sight)
+        event = self.event(record, membership, sight)
+        if membership != "join" and is_hidden(self._view, record, membership):
+            return without_content(event, record)
+        return event
 
     def event(self, record: Any, membership: str | None = None, sight: Sight | None = None) -> bytes:
         """An event as client JSON bytes.
