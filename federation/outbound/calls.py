@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from federation.rules.canonical_json import decode_lax
 from federation.rules.errors import MatrixError
 from federation.wire.errors import AnswerNotUnderstood, RequestRefused
 
@@ -147,6 +148,11 @@ class Calls:
 
     def __init__(self, client: SignedClient) -> None:
         self._client = client
+
+    async def send_transaction(self, server: str, txn_id: str, body: bytes) -> Mapping[str, Any]:
+        """PUT send, for a client that has no way of its own for it."""
+        answer = await self._ask(server, "PUT", f"/_matrix/federation/v1/send/{txn_id}", decode_lax(body))
+        return answer if isinstance(answer, dict) else {}
 
     # -- membership --------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from homeserver.client.joining import servers_named
 from homeserver.rooms.membership import Membership
 from homeserver.web.call import Call
 from homeserver.web.routes import Route
@@ -27,6 +28,6 @@ class Knocking:
 
     async def post_knock(self, call: Call) -> dict[str, Any]:
         """Knock on a room by id or alias."""
-        room_id = self._membership.resolve(call.params["roomIdOrAlias"])
-        await self._membership.knock(call.requester, room_id, call.json(KnockRequest).reason)
+        room_id, servers = await self._membership.find_room(call.params["roomIdOrAlias"], servers_named(call))
+        await self._membership.knock(call.requester, room_id, call.json(KnockRequest).reason, servers)
         return {"room_id": room_id}

@@ -5,7 +5,7 @@ Client-Server API, "Room membership". Whether a transition is allowed is said by
 changes, what a guest may do, who vouches for a restricted join.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from federation.rules.errors import MatrixError
@@ -26,13 +26,57 @@ class Profiles(Protocol):
         ...
 
 
-class Membership:
-    """Changes memberships of local rooms on behalf of local users."""
+class RemoteMembership(Protocol):
+    """Membership over federation; see :class:`homeserver.rooms.remote.Remote`."""
 
-    def __init__(self, rooms: Rooms, aliases: Aliases, profiles: Profiles) -> None:
+    def takes_part(self, room_id: str) -> bool:
+        """Whether this server has somebody in the room, so that it can decide itself."""
+
+    async def resolve(self, alias: str) -> tuple[str, list[str]]:
+        """The room behind an alias of another server, and servers that are in it. MatrixError 404."""
+
+    async def join(self, user_id: str, room_id: str, via: Sequence[str], content: Mapping[str, Any]) -> None:
+        """Join through another server."""
+
+    async def leave(self, user_id: str, room_id: str, content: Mapping[str, Any]) -> None:
+        """Decline an invite into a room that we are not in, or take a knock back."""
+
+    async def knock(self, user_id: str, room_id: str, via: Sequence[str], content: Mapping[str, Any]) -> None:
+        """Knock through another server."""
+
+    async def invite(self, room: Room, sender: str, target: str, content: Mapping[str, Any]) -> str:
+        """Invite a user of another server."""
+
+
+class Membership:
+    """Changes memberships on behalf of local users.
+
+    ``remote`` is set when the server federates; without it only rooms that this server is in can be entered.
+    """
+
+    def __init__(
+        self, rooms: Rooms, aliases: Aliases, profiles: Profiles, remote: RemoteMembership | None = None
+    ) -> None:
         self._rooms = rooms
         self._aliases = aliases
         self._profiles = profiles
+        self.remote = remote
+
+    async def find_room(self, room_id_or_alias: str, via: Sequence[str] = ()) -> tuple[str, list[str]]:
+        """The room behind an id or an alias of any server, and the servers to ask for it. MatrixError 400, 404."""
+        known = list(via)
+        if self.remote is None or not room_id_or_alias.startswith("#"):
+            return self.resolve(room_id_or_alias), known
+        if server_name_of(room_id_or_alias) == self._rooms.server_name:
+            return self.resolve(room_id_or_alias), known
+        room_id, servers = await self.remote.resolve(room_id_or_alias)
+        return room_id, [*known, *servers]
+
+    def _outside(self, room_id: str) -> "RemoteMembership | None":
+        """The way to a room that nobody of this server is in, None for other rooms and without federation."""
+        if not is_valid_room_id(room_id):
+            raise MatrixError(400, "M_INVALID_PARAM", "Not a room id")
+        return None if self.remote is None or self.remote.takes_part(room_id) else self.remote
 
     def resolve(self, room_id_or_alias: str) -> str:
         """The room id behind an id or an alias of ours. MatrixError 400 for neither, 404 for an unknown alias."""
@@ -54,12 +98,17 @@ class Membership:
         extra: Mapping[str, Any],
         reason: str | None,
         third_party_signed: Mapping[str, Any] | None = None,
+        via: Sequence[str] = (),
     ) -> None:
         """Join the caller. ``extra`` is content that the caller wants in the event besides the profile.
 
         ``third_party_signed`` is the proof that an invitation by e-mail or phone was meant for the caller. Joining
-        twice changes nothing. Raises MatrixError 403 for whom the join rules keep out, 404 for a room not known here.
+        twice changes nothing. ``via`` are servers to ask for a room that this one is not in. Raises MatrixError 403 for
+        whom the join rules keep out, 404 for a room that nobody knows.
         """
+        if (remote := self._outside(room_id)) is not None and (via or self._is_elsewhere(room_id, requester.user_id)):
+            await remote.join(requester.user_id, room_id, via, await self._joining(requester, extra, reason))
+            return
         room = self._known(room_id)
         user_id = requester.user_id
         if room.membership(user_id) == "join":
@@ -69,18 +118,42 @@ class Membership:
         # The profile came from another thread: the room may have changed meanwhile, decide from here on in one turn.
         room = self._known(room_id)
         self._admit_guest(room, requester)
-        content: dict[str, Any] = {**extra, **profile, "membership": "join"}
-        if requester.is_guest:
-            content["kind"] = "guest"
-        if reason is not None:
-            content["reason"] = reason
+        content = _join_content(requester, extra, profile, reason)
         invite = None
         if third_party_signed is not None and room.membership(user_id) not in ("invite", "join"):
             invite = self._exchanged_invite(room, user_id, third_party_signed)
-        voucher = self.voucher(room, user_id) if invite is None else None
+        try:
+            voucher = self.voucher(room, user_id) if invite is None else None
+        except MatrixError as error:
+            # Somebody of another server may be able to let the user in.
+            if self.remote is None or error.errcode not in ("M_UNABLE_TO_GRANT_JOIN", "M_FORBIDDEN"):
+                raise
+            if not self._elsewhere(room):
+                raise
+            await self.remote.join(user_id, room_id, via, content)
+            return
         if voucher is not None:
             content["join_authorised_via_users_server"] = voucher
         await self._change(room, user_id, user_id, content, before=invite)
+
+    async def _joining(
+        self, requester: Requester, extra: Mapping[str, Any], reason: str | None
+    ) -> dict[str, Any]:
+        profile = await self._profiles.member_content(requester.user_id)
+        return _join_content(requester, extra, profile, reason)
+
+    def _is_elsewhere(self, room_id: str, user_id: str) -> bool:
+        """Whether somebody else may know a room that we are not in: invited from there, named in its id, or known."""
+        record = room_log.membership_in(self._rooms.log, user_id, room_id)
+        invited = record is not None and server_name_of(record.sender) != self._rooms.server_name
+        return invited or server_name_of(room_id) not in ("", self._rooms.server_name)
+
+    def _elsewhere(self, room: Room) -> bool:
+        """Whether somebody of another server is in a room."""
+        own = self._rooms.server_name
+        return any(
+            server_name_of(user_id) != own and room.membership(user_id) == "join" for user_id, _ in room.members()
+        )
 
     def _admit_guest(self, room: Room, requester: Requester) -> None:
         """Guests come in only where they are let in (Client-Server API, "Guest Access")."""
@@ -161,10 +234,22 @@ class Membership:
             content["is_direct"] = True
         if reason is not None:
             content["reason"] = reason
+        if self.remote is not None and server_name_of(target) != self._rooms.server_name:
+            await self.remote.invite(room, requester.user_id, target, content)
+            return
         await self._change(room, requester.user_id, target, content)
 
-    async def knock(self, requester: Requester, room_id: str, reason: str | None) -> None:
-        """Ask to be let in (room versions 7 and later). Knocking twice changes nothing."""
+    async def knock(
+        self, requester: Requester, room_id: str, reason: str | None, via: Sequence[str] = ()
+    ) -> None:
+        """Ask to be let in (room versions 7 and later). Knocking twice changes nothing.
+
+        ``via`` are servers to ask for a room that this one is not in.
+        """
+        if (remote := self._outside(room_id)) is not None and (via or self._is_elsewhere(room_id, requester.user_id)):
+            profile = await self._profiles.member_content(requester.user_id)
+            await remote.knock(requester.user_id, room_id, via, {**profile, **_with_reason("knock", reason)})
+            return
         room = self._known(room_id)
         if room.membership(requester.user_id) == "knock":
             await self._rooms.settled()
@@ -178,6 +263,11 @@ class Membership:
 
     async def leave(self, requester: Requester, room_id: str, reason: str | None) -> None:
         """Leave, decline an invite or take a knock back. Having left already is fine, never having been in is not."""
+        if (remote := self._outside(room_id)) is not None:
+            record = room_log.membership_in(self._rooms.log, requester.user_id, room_id)
+            if record is not None and record.membership in ("invite", "knock"):
+                await remote.leave(requester.user_id, room_id, _with_reason("leave", reason))
+                return
         room = self._known(room_id)
         now = room.membership(requester.user_id)
         if now == "leave":
@@ -334,6 +424,17 @@ class Membership:
             return
         if room_log.membership_in(self._rooms.log, user_id, old_id) is not None:
             carry_over(batch, user_id, old_id, room.room_id)
+
+
+def _join_content(
+    requester: Requester, extra: Mapping[str, Any], profile: Mapping[str, Any], reason: str | None
+) -> dict[str, Any]:
+    content: dict[str, Any] = {**extra, **profile, "membership": "join"}
+    if requester.is_guest:
+        content["kind"] = "guest"
+    if reason is not None:
+        content["reason"] = reason
+    return content
 
 
 def _with_reason(membership: str, reason: str | None) -> dict[str, Any]:
