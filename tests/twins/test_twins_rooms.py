@@ -1,0 +1,226 @@
+"""Scenes between two and three servers: who joins, who says what, who sees it."""
+
+import pytest
+
+from federation.rules.room_versions import ROOM_VERSIONS
+from tests.fakes.town import Town, Twin
+
+
+def two() -> tuple[Town, Twin, Twin]:
+    town = Town()
+    return town, town.server("a"), town.server("b")
+
+
+def agree(room_id: str, *servers: Twin) -> None:
+    """Everybody has the same heads and the same state."""
+    first = servers[0]
+    for other in servers[1:]:
+        assert other.heads(room_id) == first.heads(room_id), f"heads of {first.name} and {other.name}"
+        assert other.state_of(room_id) == first.state_of(room_id), f"states of {first.name} and {other.name}"
+
+
+@pytest.mark.parametrize("version", list(ROOM_VERSIONS))
+def test_joining_and_talking(version: str) -> None:
+    town, a, b = two()
+    room = a.create("alice", version)
+    a.say("alice", room, "before")
+    b.join("bob", room, via=a)
+    town.settle()
+    assert a.member("@bob:b", room) == b.member("@bob:b", room) == "join"
+    a.say("alice", room, "hello bob")
+    b.say("bob", room, "hello alice")
+    town.settle()
+    assert a.bodies(room) == ["before", "hello bob", "hello alice"]
+    assert b.bodies(room) == ["hello bob", "hello alice"]
+    agree(room, a, b)
+    assert a.rooms.get(room).meta.joined == b.rooms.get(room).meta.joined == 2
+
+
+def test_a_third_server_hears_of_a_join_through_the_first() -> None:
+    town, a, b = two()
+    c = town.server("c")
+    room = a.create("alice")
+    b.join("bob", room, via=a)
+    c.join("carol", room, via=a)
+    town.settle()
+    assert b.member("@carol:c", room) == "join"
+    c.say("carol", room, "hi all")
+    town.settle()
+    assert a.bodies(room) == b.bodies(room) == c.bodies(room) == ["hi all"]
+    agree(room, a, b, c)
+
+
+def test_fork_and_merge() -> None:
+    town, a, b = two()
+    room = a.create("alice")
+    b.join("bob", room, via=a)
+    town.settle()
+    town.cut.add(frozenset("ab"))
+    a.say("alice", room, "left")
+    a.state("alice", room, "m.room.topic", {"topic": "left"})
+    b.say("bob", room, "right")
+    town.clock.advance(3)
+    town.cut.clear()
+    town.settle()
+    agree(room, a, b)
+    assert len(a.heads(room)) == 2
+    a.say("alice", room, "together")
+    town.settle()
+    agree(room, a, b)
+    assert len(a.heads(room)) == 1
+
+
+def test_kick_across_servers_beats_a_message_in_flight() -> None:
+    town, a, b = two()
+    room = a.create("alice")
+    b.join("bob", room, via=a)
+    town.settle()
+    town.cut.add(frozenset("ab"))
+    town.run(a.membership.kick(a.who("alice"), room, "@bob:b", None))
+    late = b.say("bob", room, "still here")
+    town.cut.clear()
+    town.settle()
+    assert a.knows(late) == "soft-failed"
+    assert a.bodies(room) == []
+    assert b.member("@bob:b", room) == a.member("@bob:b", room) == "leave"
+    a.say("alice", room, "on we go")
+    town.settle()
+    assert len(a.heads(room)) == 1
+
+
+def test_redaction_travels() -> None:
+    town, a, b = two()
+    room = a.create("alice")
+    b.join("bob", room, via=a)
+    said = a.say("alice", room, "oops")
+    town.settle()
+    town.run(a.sending.redact(a.who("alice"), room, said, None, None))
+    town.settle()
+    assert b.bodies(room) == ["(redacted)"]
+
+
+def test_missing_events_are_fetched() -> None:
+    town, a, b = two()
+    room = a.create("alice")
+    b.join("bob", room, via=a)
+    town.settle()
+    queued = a.outbox.queue
+    a.outbox.queue = lambda server, pdu: None  # type: ignore[method-assign,assignment]
+    for number in range(5):
+        a.say("alice", room, f"lost {number}")
+    town.settle()
+    a.outbox.queue = queued  # type: ignore[method-assign]
+    a.say("alice", room, "found")
+    town.settle()
+    assert b.bodies(room) == [*(f"lost {number}" for number in range(5)), "found"]
+    agree(room, a, b)
+
+
+def test_a_gap_too_wide_is_bridged_by_state() -> None:
+    town, a, b = two()
+    room = a.create("alice")
+    b.join("bob", room, via=a)
+    town.settle()
+    queued = a.outbox.queue
+    a.outbox.queue = lambda server, pdu: None  # type: ignore[method-assign,assignment]
+    a.state("alice", room, "m.room.topic", {"topic": "unheard"})
+    for number in range(40):
+        a.say("alice", room, f"lost {number}")
+    town.settle()
+    a.outbox.queue = queued  # type: ignore[method-assign]
+    a.say("alice", room, "found")
+    town.settle()
+    assert b.bodies(room)[-1] == "found"
+    assert b.rooms.get(room).content("m.room.topic") == {"topic": "unheard"}
+    assert b.state_of(room) == a.state_of(room)
+
+
+def test_history_from_before_the_join() -> None:
+    town, a, b = two()
+    room = a.create("alice")
+    for number in range(30):
+        a.say("alice", room, f"old {number}")
+    b.join("bob", room, via=a)
+    town.settle()
+    assert b.federated.history.has_more(room)
+    assert town.run(b.federated.history.fetch(room, 10)) == 10
+    assert b.bodies(room) == [f"old {number}" for number in range(20, 30)]
+    while town.run(b.federated.history.fetch(room, 10)):
+        pass
+    assert b.bodies(room) == [f"old {number}" for number in range(30)]
+    assert not b.federated.history.has_more(room)
+    agree(room, a, b)
+
+
+def test_leaving_and_coming_back() -> None:
+    town, a, b = two()
+    room = a.create("alice")
+    b.join("bob", room, via=a)
+    town.settle()
+    town.run(b.membership.leave(b.who("bob"), room, None))
+    town.settle()
+    assert a.member("@bob:b", room) == "leave"
+    a.say("alice", room, "unheard")
+    town.settle()
+    assert b.bodies(room) == []
+    b.join("bob", room, via=a)
+    town.settle()
+    a.say("alice", room, "welcome back")
+    town.settle()
+    assert b.bodies(room) == ["welcome back"]
+    agree(room, a, b)
+
+
+def test_invite_and_join_of_a_private_room() -> None:
+    town, a, b = two()
+    room = a.create("alice", preset="private_chat")
+    town.run(a.remote.invite(a.rooms.get(room), "@alice:a", "@bob:b", {"membership": "invite"}))
+    town.settle()
+    record = b.memberships.rooms_of("@bob:b")[room]
+    assert record.membership == "invite"
+    b.join("bob", room, via=a)
+    town.settle()
+    assert a.member("@bob:b", room) == "join"
+    agree(room, a, b)
+
+
+def test_an_invite_is_taken_back() -> None:
+    town, a, b = two()
+    room = a.create("alice", preset="private_chat")
+    town.run(a.remote.invite(a.rooms.get(room), "@alice:a", "@bob:b", {"membership": "invite"}))
+    town.run(a.membership.kick(a.who("alice"), room, "@bob:b", None))
+    town.settle()
+    assert b.memberships.rooms_of("@bob:b")[room].membership == "leave"
+
+
+def test_declining_an_invite() -> None:
+    town, a, b = two()
+    room = a.create("alice", preset="private_chat")
+    town.run(a.remote.invite(a.rooms.get(room), "@alice:a", "@bob:b", {"membership": "invite"}))
+    town.run(b.remote.leave("@bob:b", room, {"membership": "leave"}))
+    town.settle()
+    assert a.member("@bob:b", room) == "leave"
+
+
+def test_knocking() -> None:
+    town, a, b = two()
+    room = a.create("alice")
+    a.state("alice", room, "m.room.join_rules", {"join_rule": "knock"})
+    town.run(b.remote.knock("@bob:b", room, ["a"], {"membership": "knock"}))
+    town.settle()
+    assert a.member("@bob:b", room) == "knock"
+
+
+def test_restricted_join() -> None:
+    town, a, b = two()
+    club = a.create("alice")
+    b.join("bob", club, via=a)
+    room = a.create("alice")
+    allow = [{"type": "m.room_membership", "room_id": club}]
+    a.state("alice", room, "m.room.join_rules", {"join_rule": "restricted", "allow": allow})
+    b.join("bob", room, via=a)
+    town.settle()
+    member = a.rooms.get(room).state("m.room.member", "@bob:b")
+    assert member is not None and member.content["join_authorised_via_users_server"] == "@alice:a"
+    assert {"a", "b"} <= set(member.pdu["signatures"])
+    agree(room, a, b)
