@@ -95,8 +95,11 @@ class FederationClient:
         return decoded
 
     async def unsigned_get(self, destination: str, uri: str, max_bytes: int) -> bytes:
-        """A GET without our signature, for keys. Raises as ``request``."""
-        return (await self._send(destination, "GET", uri, None, 20.0, max_bytes, False, signed=False)).body
+        """A GET without our signature, for keys. Raises as ``request``.
+
+        Back-off does not hold it up: often the server has just called us, and the key ring counts its own failures.
+        """
+        return (await self._send(destination, "GET", uri, None, 20.0, max_bytes, True, signed=False)).body
 
     async def unsigned_get_at(self, server_name: str, address: str, uri: str, max_bytes: int) -> bytes:
         """A GET of a server at an ``m.server`` value that is not decided upon yet. Raises as ``request``."""

@@ -28,7 +28,7 @@ from storage.tables.errors import DatabaseUnavailable
 from storage.tables.server_keys import AnswerRow, KeyRow
 
 MAX_CACHED_SERVERS = 20_000
-MIN_RETRY_MS = 60_000
+MIN_RETRY_MS = 10_000
 MAX_RETRY_MS = 60 * 60_000
 CONCURRENT_FETCHES = 20
 NOTARY_BATCH = 100
