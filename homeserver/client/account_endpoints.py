@@ -16,7 +16,7 @@ from homeserver.client.login_token import LoginTokenEndpoints
 from homeserver.client.logout import LogoutEndpoints
 from homeserver.client.openid import OpenIdEndpoints
 from homeserver.client.password_management import PasswordEndpoints
-from homeserver.client.profile import ProfileEndpoints
+from homeserver.client.profile import ProfileEndpoints, RemoteProfiles
 from homeserver.client.refresh import RefreshEndpoints
 from homeserver.client.registration import RegistrationEndpoints
 from homeserver.client.registration_tokens import RegistrationTokenEndpoints
@@ -29,7 +29,8 @@ from storage.tables.database import Database
 
 
 def account_endpoints(
-    accounts: Accounts, database: Database, config: Config, limits: Limits, now_ms: Callable[[], int]
+    accounts: Accounts, database: Database, config: Config, limits: Limits, now_ms: Callable[[], int],
+    remote_profiles: RemoteProfiles | None = None,
 ) -> list[Route]:
     """Routes that need nothing but accounts."""
     interactive_auth = accounts.interactive_auth
@@ -49,7 +50,7 @@ def account_endpoints(
         *DeactivationEndpoints(accounts.deactivation, interactive_auth).routes(),
         *DeviceEndpoints(accounts.devices, interactive_auth).routes(),
         *ThreepidEndpoints(database).routes(),
-        *ProfileEndpoints(accounts.profiles, config.server_name).routes(),
+        *ProfileEndpoints(accounts.profiles, config.server_name, remote_profiles).routes(),
         *OpenIdEndpoints(database, config.server_name, now_ms).routes(),
         *AdminEndpoints(database, accounts.devices, accounts.deactivation, config.server_name).routes(),
         *AuthFallbackEndpoints(interactive_auth, config).routes(),

@@ -1,6 +1,6 @@
 """Room aliases (directory.yaml)."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,12 +20,20 @@ class AliasRequest(msgspec.Struct):
     room_id: str
 
 
+class RemoteAliases(Protocol):
+    """Aliases of other servers."""
+
+    async def resolve(self, alias: str) -> tuple[str, list[str]]:
+        """The room behind an alias, and servers that are in it. MatrixError 404 when there is none."""
+
+
 class Directory:
     """Makes, resolves and deletes aliases of this server."""
 
-    def __init__(self, rooms: Rooms, aliases: Aliases) -> None:
+    def __init__(self, rooms: Rooms, aliases: Aliases, remote: RemoteAliases | None = None) -> None:
         self._rooms = rooms
         self._aliases = aliases
+        self._remote = remote
 
     def routes(self) -> list[Route]:
         """The operations of this module."""
@@ -57,12 +65,16 @@ class Directory:
         await self._rooms.log.append(batch)
         return {}
 
-    def get_alias(self, call: Call) -> dict[str, Any]:
+    async def get_alias(self, call: Call) -> dict[str, Any]:
         """The room behind an alias, and the servers to ask for it."""
         alias = call.params["roomAlias"]
         if not is_valid_room_alias(alias):
             raise MatrixError(400, "M_INVALID_PARAM", "Not a valid room alias")
-        room_id = self._aliases.room_of(alias) if server_name_of(alias) == self._rooms.server_name else None
+        own = server_name_of(alias) == self._rooms.server_name
+        if not own and self._remote is not None:
+            found, servers = await self._remote.resolve(alias)
+            return {"room_id": found, "servers": servers}
+        room_id = self._aliases.room_of(alias) if own else None
         if room_id is None:
             raise MatrixError(404, "M_NOT_FOUND", f"Room alias {alias} not found")
         return {"room_id": room_id, "servers": [self._rooms.server_name]}

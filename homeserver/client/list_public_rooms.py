@@ -1,6 +1,6 @@
 """The room directory (list_public_rooms.yaml)."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -35,13 +35,27 @@ class VisibilityRequest(msgspec.Struct):
     visibility: str | None = None
 
 
+WISHES = ("limit", "since", "filter", "include_all_networks", "third_party_instance_id")
+"""What of the body of POST /publicRooms goes to another server."""
+
+
+class RemoteRooms(Protocol):
+    """Room directories of other servers."""
+
+    async def public_rooms(self, server: str, wish: dict[str, Any]) -> dict[str, Any]:
+        """A page of another server's directory; ``wish`` is the body of POST /publicRooms."""
+
+
 class ListPublicRooms:
     """Lists rooms and sets whether one is listed."""
 
-    def __init__(self, rooms: Rooms, aliases: Aliases, public_rooms: PublicRooms) -> None:
+    def __init__(
+        self, rooms: Rooms, aliases: Aliases, public_rooms: PublicRooms, remote: RemoteRooms | None = None
+    ) -> None:
         self._rooms = rooms
         self._aliases = aliases
         self._public_rooms = public_rooms
+        self._remote = remote
 
     def routes(self) -> list[Route]:
         """The operations of this module."""
@@ -76,23 +90,28 @@ class ListPublicRooms:
         await self._rooms.log.append(batch)
         return {}
 
-    def get_public_rooms(self, call: Call) -> dict[str, Any]:
-        """A page of this server's listed rooms."""
-        self._own(call.query("server"))
+    async def get_public_rooms(self, call: Call) -> dict[str, Any]:
+        """A page of this server's listed rooms, or of the ``server`` that the caller names."""
         limit = call.query_int("limit", MAX_LIMIT, 0, MAX_LIMIT)
+        server = call.query("server")
+        if server is not None and server != self._rooms.server_name:
+            return await self._elsewhere(server, {"limit": limit, "since": call.query("since")})
         return self._public_rooms.page(limit, call.query("since"), None, None).body()
 
-    def post_public_rooms(self, call: Call) -> dict[str, Any]:
+    async def post_public_rooms(self, call: Call) -> dict[str, Any]:
         """A page of listed rooms that match a filter."""
-        self._own(call.query("server"))
         request = call.json(PublicRoomsRequest)
         if request.include_all_networks and request.third_party_instance_id is not None:
             raise MatrixError(400, "M_INVALID_PARAM", "Either all networks or one of them")
+        server = call.query("server")
+        if server is not None and server != self._rooms.server_name:
+            return await self._elsewhere(server, call.json_object())
         wanted = request.filter or DirectoryFilter()
         return self._public_rooms.page(
             request.limit, request.since, wanted.generic_search_term, wanted.room_types
         ).body()
 
-    def _own(self, server: str | None) -> None:
-        if server is not None and server != self._rooms.server_name:
-            raise MatrixError(404, "M_NOT_FOUND", "The room lists of other servers cannot be asked yet")
+    async def _elsewhere(self, server: str, asked: dict[str, Any]) -> dict[str, Any]:
+        if self._remote is None:
+            raise MatrixError(404, "M_NOT_FOUND", "This server does not federate")
+        return await self._remote.public_rooms(server, {key: asked[key] for key in WISHES if asked.get(key) is not None})

@@ -1,6 +1,6 @@
 """GET /rooms/{roomId}/messages (message_pagination.yaml)."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -13,19 +13,32 @@ from homeserver.web.routes import Auth, Route
 from storage.log.events import EventRecord
 
 MAX_LIMIT = 1000
+MAX_FETCHES = 3
+"""How often one page asks other servers for older history; what comes may all be hidden from the reader."""
+
+
+class OlderHistory(Protocol):
+    """History from before this server came into a room; see :class:`homeserver.rooms.history.History`."""
+
+    def has_more(self, room_id: str) -> bool:
+        """Whether there is history that other servers may have."""
+
+    async def fetch(self, room_id: str, limit: int = 100) -> int:
+        """Fetch older events; how many there were."""
 
 
 class MessagePagination:
-    """Pages through a room's history."""
+    """Pages through a room's history, past its stored beginning with the help of ``history`` if given."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, history: OlderHistory | None = None) -> None:
         self._reading = reading
+        self._history = history
 
     def routes(self) -> list[Route]:
         """The operations of this module."""
         return [Route("GET", "/_matrix/client/v3/rooms/{roomId}/messages", self.get_messages, Auth.GUEST)]
 
-    def get_messages(self, call: Call) -> dict[str, Any]:
+    async def get_messages(self, call: Call) -> dict[str, Any]:
         """A page of visible events, with the state of lazily loaded senders if the filter asks for it."""
         direction = call.query("dir", "b")
         if direction not in ("b", "f"):
@@ -35,12 +48,29 @@ class MessagePagination:
         wanted = event_filter(call.query("filter"))
         if wanted is not None and wanted.limit is not None:
             limit = min(limit, wanted.limit)
+        for _ in range(MAX_FETCHES):
+            page, body = self._page(call, limit, backwards, wanted)
+            if not backwards or page.end is not None or len(page.records) >= limit:
+                return body
+            if not await self._older(call.params["roomId"]):
+                return body
+        return self._page(call, limit, backwards, wanted)[1]
+
+    async def _older(self, room_id: str) -> bool:
+        """Whether there is more of the room's history now than before."""
+        history = self._history
+        return history is not None and history.has_more(room_id) and await history.fetch(room_id) > 0
+
+    def _page(
+        self, call: Call, limit: int, backwards: bool, wanted: EventFilter | None
+    ) -> tuple[Slice, dict[str, Any]]:
+        """What is stored of the page, and the answer that it makes."""
         with self._reading.log.snapshot() as snapshot:
             reader = self._reading.open(snapshot, call.requester, call.params["roomId"])
             start = self._start(reader, call.query("from"), backwards)
             stop = self._cut(reader, call.query("to"))
             page = self._reading.slice(reader, start, stop, limit, backwards=backwards, wants=wants(wanted, reader))
-            return self._body(reader, start, page, wanted, backwards)
+            return page, self._body(reader, start, page, wanted, backwards)
 
     def _body(
         self, reader: Reader, start: int, page: Slice, wanted: EventFilter | None, backwards: bool
