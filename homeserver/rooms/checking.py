@@ -34,22 +34,29 @@ class Checking:
         event = Event.from_pdu(pdu, version)
         if room_id is not None and event.room_id != room_id:
             raise MatrixError(400, "M_BAD_JSON", "The event belongs to another room")
-        await self._verifier.check_event(event)
+        await self._verifier.verify_event_signatures(event)
         return verified_or_redacted(event)
 
     async def events(self, pdus: Sequence[Any], version: RoomVersion, room_id: str) -> dict[str, Event]:
         """Many events by id; those that are wrong are left out."""
         found: dict[str, Event] = {}
         for start in range(0, len(pdus), CHUNK):
-            for pdu in pdus[start : start + CHUNK]:
-                try:
-                    event = await self.event(pdu, version, room_id)
-                except MatrixError:
-                    continue
-                found[event.event_id] = event
+            shaped = [event for pdu in pdus[start : start + CHUNK] if (event := _shaped(pdu, version, room_id))]
+            problems = await self._verifier.check_events(shaped)
+            for event, problem in zip(shaped, problems, strict=True):
+                if problem is None:
+                    found[event.event_id] = verified_or_redacted(event)
             if len(pdus) > CHUNK:
                 await deferLater(self._clock, 0)
         return found
+
+
+def _shaped(pdu: Any, version: RoomVersion, room_id: str) -> Event | None:
+    try:
+        event = Event.from_pdu(pdu, version)
+        return event if event.room_id == room_id else None
+    except MatrixError:
+        return None
 
 
 def in_order(events: Iterable[Event], by_predecessors: bool = False) -> list[Event]:

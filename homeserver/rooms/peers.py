@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from federation.rules.event import Event
+from federation.rules.signing import SignatureError
 
 
 class Verifier(Protocol):
-    """Knows other servers' keys."""
+    """Knows other servers' keys (`federation.wire.keyring.KeyRing`)."""
 
-    async def check_event(self, event: Event) -> None:
+    async def verify_event_signatures(self, event: Event) -> None:
         """Check the signatures that an event needs (`federation.rules.checks`). Raises SignatureError."""
+
+    async def check_events(self, events: Sequence[Event]) -> Sequence[SignatureError | None]:
+        """For each event what is wrong with its signatures, None when they are right; keys are fetched together."""
 
 
 @dataclass(frozen=True, slots=True)

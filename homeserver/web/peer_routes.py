@@ -4,20 +4,31 @@ Server-Server API, "Authentication". What the signature covers is checked by the
 `PeerRequest` and a JSON value an answer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from federation.inbound.operation import Operation, PeerRequest
-from homeserver.web.body import decode_object
 from homeserver.web.call import Answer, Call, parse_query
 from homeserver.web.routes import Auth, Route
 
 
-class RequestAuthenticator(Protocol):
-    """Knows who signed a request."""
+class Signed(Protocol):
+    """A request whose signature is right."""
 
-    async def authenticate(self, call: Call) -> str:
-        """The name of the server that signed the request. Raises MatrixError 401 M_UNAUTHORIZED or 403 M_FORBIDDEN."""
+    @property
+    def origin(self) -> str:
+        """The server that signed it."""
+
+    @property
+    def content(self) -> Any:
+        """The decoded body, None without one."""
+
+
+class RequestAuthenticator(Protocol):
+    """Knows who signed a request (`federation.wire.request_auth.RequestAuth`)."""
+
+    async def authenticate(self, method: str, uri: str, headers: Mapping[str, str], body: bytes) -> Signed:
+        """Verify a request; ``uri`` is its target as received. Raises MatrixError 401 M_UNAUTHORIZED or 403, 400."""
 
 
 def peer_routes(operations: Iterable[Operation], authenticator: RequestAuthenticator) -> list[Route]:
@@ -36,9 +47,12 @@ def peer_routes(operations: Iterable[Operation], authenticator: RequestAuthentic
 
 def _handler(operation: Operation, authenticator: RequestAuthenticator) -> Callable[[Call], Any]:
     async def handle(call: Call) -> Answer:
-        origin = await authenticator.authenticate(call) if operation.signed else ""
         fields = parse_query(call.raw_query) if call.raw_query else {}
-        content = decode_object(call.body) if call.body else None
+        origin, content = "", None
+        if operation.signed:
+            uri = f"{call.raw_path}?{call.raw_query}" if call.raw_query else call.raw_path
+            signed = await authenticator.authenticate(call.method, uri, call.headers, call.body)
+            origin, content = signed.origin, signed.content
         return Answer(200, await operation.handler(PeerRequest(origin, call.params, fields, content)))
 
     return handle

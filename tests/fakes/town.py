@@ -18,9 +18,10 @@ from federation.rules.checks import check_signatures
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import server_name_of
-from federation.rules.signing import SigningKey, signature_is_valid
+from federation.rules.signing import SignatureError, SigningKey, signature_is_valid
 from federation.wire import xmatrix
 from federation.wire.errors import PeerUnreachable, RequestRefused
+from federation.wire.request_auth import SignedRequest
 from homeserver.feed import Feed
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.create import Create, InitialState, Wish
@@ -173,23 +174,32 @@ class TownKeys:
         key = self._town.keys.get(server)
         return {} if key is None else {key.key_id: key.verify_key}
 
-    async def check_event(self, event: Event) -> None:
+    async def verify_event_signatures(self, event: Event) -> None:
         signatures = event.pdu.get("signatures")
         servers = signatures if isinstance(signatures, dict) else {}
         check_signatures(event, {server: self._of(server) for server in servers})
 
-    async def authenticate(self, call: Call) -> str:
+    async def check_events(self, events: list[Event]) -> list[SignatureError | None]:
+        problems: list[SignatureError | None] = []
+        for event in events:
+            try:
+                await self.verify_event_signatures(event)
+                problems.append(None)
+            except SignatureError as problem:
+                problems.append(problem)
+        return problems
+
+    async def authenticate(self, method: str, uri: str, headers: Any, body: bytes) -> SignedRequest:
         try:
-            found = xmatrix.parse(call.headers.get("authorization", ""))[0]
+            found = xmatrix.parse(headers.get("authorization", ""))[0]
         except ValueError:
             raise MatrixError(401, "M_UNAUTHORIZED", "Not signed") from None
-        uri = call.raw_path + ("?" + call.raw_query if call.raw_query else "")
-        content = orjson.loads(call.body) if call.body else None
-        message = xmatrix.bytes_to_sign(xmatrix.request_object(call.method, uri, found.origin, self._name, content))
+        content = orjson.loads(body) if body else None
+        message = xmatrix.bytes_to_sign(xmatrix.request_object(method, uri, found.origin, self._name, content))
         key = self._of(found.origin).get(found.key_id)
         if found.destination != self._name or key is None or not signature_is_valid(message, found.signature, key):
             raise MatrixError(401, "M_UNAUTHORIZED", "Wrongly signed")
-        return found.origin
+        return SignedRequest(found.origin, content)
 
 
 class Outbox:
