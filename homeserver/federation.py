@@ -1,0 +1,267 @@
+"""Federation put together: the wire, the rooms that span servers, the queues, and what our clients reach through them.
+
+Nobody but `main` uses this. It takes what exists without federation, and introduces the two to each other.
+"""
+
+import random
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from nacl.signing import VerifyKey
+
+from config.schema import Config
+from federation.inbound.keys_query import KeysQuery
+from federation.inbound.keys_server import KeysServer
+from federation.inbound.version import Version
+from federation.inbound.wellknown import WellKnown, own_address
+from federation.outbound.calls import Calls
+from federation.outbound.queue import Outbound
+from federation.rules.hashes import decode_base64
+from federation.rules.signing import SigningKey
+from federation.wire.addresses import AddressFilter
+from federation.wire.client import FederationClient
+from federation.wire.destinations import InMemoryDestinations
+from federation.wire.dns import SystemDns
+from federation.wire.domains import Domains
+from federation.wire.http import TwistedHttp
+from federation.wire.keyring import KeyRing, Notary
+from federation.wire.own_keys import OwnKeys
+from federation.wire.pins import StoredPins
+from federation.wire.request_auth import RequestAuth
+from federation.wire.resolver import Resolver
+from federation.wire.tls import TlsPolicy
+from federation.wire.well_known_fetch import WellKnownFetch
+from homeserver.accounts.profiles import Profiles
+from homeserver.ephemeral.presence import Presence
+from homeserver.ephemeral.typing import Typing
+from homeserver.feed import Feed
+from homeserver.keys.announce import DeviceAnnouncements
+from homeserver.keys.device_directory import DeviceDirectory
+from homeserver.keys.key_cache import KeyCache
+from homeserver.keys.lookup import KeyLookup
+from homeserver.keys.remote_inboxes import RemoteQueues
+from homeserver.keys.remote_keys import FederatedKeys
+from homeserver.keys.to_device import ToDevice
+from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.federated import FederatedRooms
+from homeserver.rooms.hosts import Hosts
+from homeserver.rooms.membership import Membership
+from homeserver.rooms.memberships import Memberships
+from homeserver.rooms.peer_edus import PeerEdus
+from homeserver.rooms.peer_users import PeerDirectory, PeerUsers
+from homeserver.rooms.public_rooms import PublicRooms
+from homeserver.rooms.remote import Remote
+from homeserver.rooms.remote_peers import RemotePeers
+from homeserver.rooms.remote_reads import RemoteReads
+from homeserver.rooms.room import Rooms
+from homeserver.web.peer_routes import peer_routes
+from homeserver.web.router import Route
+from storage.log.append import Log
+from storage.tables.database import Database
+from storage.tables.users import known_users
+
+SOFTWARE_VERSION = "0.1.0"
+USER_AGENT = f"Folkmoot/{SOFTWARE_VERSION}"
+
+
+class _Life:
+    """The back-off of requests; a sign of life ends that of the queues as well."""
+
+    def __init__(self, requests: InMemoryDestinations) -> None:
+        self._requests = requests
+        self.on_life: Callable[[str], None] = lambda server: None
+
+    def refused_until(self, server_name: str) -> int | None:
+        return self._requests.refused_until(server_name)
+
+    def succeeded(self, server_name: str) -> None:
+        self._requests.succeeded(server_name)
+        self.on_life(server_name)
+
+    def failed(self, server_name: str, reason: str) -> None:
+        self._requests.failed(server_name, reason)
+
+
+class Federation:
+    """One server's federation. Make it behind rooms, accounts and keys, before the routes.
+
+    ``remote_keys``, ``remote_inboxes``, ``reads`` and ``rooms.history`` are for the endpoints of our clients;
+    then `connect`, and `start` once everybody is there.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        reactor: Any,
+        log: Log,
+        database: Database,
+        signing_keys: list[SigningKey],
+        now_ms: Callable[[], int],
+        rooms: Rooms,
+        membership: Membership,
+    ) -> None:
+        self._config, self._log, self._database, self._now_ms = config, log, database, now_ms
+        self._reactor = reactor
+        name = config.server_name
+        self._domains = Domains(config.federation_domain_whitelist, config.federation_domain_denylist)
+        self._make_wire(signing_keys)
+        self.calls = Calls(self.client)
+        self.rooms = FederatedRooms(
+            rooms, membership, signing_keys[0], self.keys, RemotePeers(self.calls), reactor, self._user_exists
+        )
+        federated = self.rooms
+        membership.remote = Remote(
+            rooms, federated.servers, federated.checking, federated.receive, federated.enter, self.calls
+        )
+        self.remote = membership.remote
+        self.reads = RemoteReads(self.calls)
+        self.remote_keys = FederatedKeys(self.calls, reactor)
+        self.remote_inboxes = RemoteQueues(lambda: secrets.token_urlsafe(16), self._domains.permit)
+        self._request_auth = RequestAuth(name, self.keys, self._domains, self._life)
+        self._engine = rooms
+
+    def _make_wire(self, signing_keys: list[SigningKey]) -> None:
+        config, now_ms, reactor = self._config, self._now_ms, self._reactor
+        dns = self._dns = SystemDns(reactor)
+        tls = TlsPolicy(
+            config.federation_verify_certificates,
+            config.federation_certificate_verification_whitelist,
+            config.federation_custom_ca_list,
+        )
+        self._http = TwistedHttp(reactor, dns, tls, AddressFilter(config.federation_ip_range_blacklist))
+        policy = config.federation_well_known_policy
+        resolver = Resolver(
+            WellKnownFetch(self._http, now_ms, USER_AGENT),
+            dns,
+            StoredPins(self._database, now_ms),
+            lambda server: policy.domains.get(server, policy.default),
+            now_ms,
+            random.random,
+        )
+        times = config.federation
+        self._life = _Life(
+            InMemoryDestinations(
+                now_ms,
+                random.random,
+                times.destination_min_retry_interval,
+                times.destination_retry_multiplier,
+                times.destination_max_retry_interval,
+            )
+        )
+        self.client = FederationClient(
+            signing_keys[0],
+            config.server_name,
+            resolver,
+            self._http,
+            self._domains,
+            self._life,
+            USER_AGENT,
+            times.client_timeout / 1000,
+        )
+        old = {key_id: (key.key, key.expired_ts) for key_id, key in config.old_signing_keys.items()}
+        self.own_keys = OwnKeys(config.server_name, signing_keys, old, config.key_refresh_interval, now_ms)
+        notaries = [
+            Notary(one.server_name, {id_: VerifyKey(decode_base64(key)) for id_, key in one.verify_keys.items()})
+            for one in config.trusted_key_servers
+            if one.server_name != config.server_name
+        ]
+        self.keys = KeyRing(self.own_keys, self.client, self._database, notaries, now_ms)
+        resolver.keys = self.keys
+
+    async def _user_exists(self, user_id: str) -> bool:
+        return user_id in await self._database.run_single(lambda cur: known_users(cur, [user_id]))
+
+    def connect(
+        self,
+        *,
+        feed: Feed,
+        memberships: Memberships,
+        keys: KeyCache,
+        devices: DeviceDirectory,
+        typing: Typing,
+        presence: Presence,
+    ) -> None:
+        """Make the queues and let them follow the feed."""
+        config = self._config
+        hosts = Hosts(config.server_name, memberships)
+        self.outbound = Outbound(
+            server_name=config.server_name,
+            log=self._log,
+            sender=self.client,
+            hosts=hosts,
+            devices=DeviceAnnouncements(
+                keys, devices, with_names=config.allow_device_name_lookup_over_federation
+            ),
+            clock=self._reactor,
+            now_ms=self._now_ms,
+            dice=random.random,
+            typing=typing,
+            presence=presence if config.presence.enabled else None,
+            may_send=self._domains.permit,
+        )
+        feed.follow(hosts.follow)
+        feed.follow(self.outbound.follow)
+        self._life.on_life = self.outbound.alive
+
+    def routes(
+        self,
+        *,
+        profiles: Profiles,
+        keys: KeyCache,
+        lookup: KeyLookup,
+        to_device: ToDevice,
+        devices: DeviceDirectory,
+        memberships: Memberships,
+        aliases: Aliases,
+        public_rooms: PublicRooms,
+        typing: Typing,
+    ) -> list[Route]:
+        """Every operation for other servers."""
+        config, rooms = self._config, self.rooms
+        edus = PeerEdus(
+            config.server_name,
+            self._log,
+            self._engine,
+            rooms.servers,
+            memberships,
+            self._now_ms,
+            typing=typing,
+            to_device=to_device,
+            devices=devices,
+        )
+        users = PeerUsers(
+            self._database,
+            self._log,
+            profiles,
+            keys,
+            lookup,
+            self._now_ms,
+            config.allow_device_name_lookup_over_federation,
+        )
+        operations = rooms.operations(
+            edus,
+            users,
+            PeerDirectory(self._engine, aliases, public_rooms, rooms.servers),
+            public_rooms=config.allow_public_rooms_over_federation,
+            profiles=config.allow_profile_lookup_over_federation,
+        )
+        open_to_all: list[Any] = [
+            Version(SOFTWARE_VERSION),
+            KeysServer(self.own_keys),
+            KeysQuery(self.keys, self._domains, self._now_ms),
+        ]
+        if config.serve_server_wellknown:
+            open_to_all.append(WellKnown(self.own_keys, own_address(config.server_name, config.public_baseurl)))
+        operations += [operation for endpoint in open_to_all for operation in endpoint.operations()]
+        return peer_routes(operations, self._request_auth)
+
+    def start(self) -> None:
+        """Take up sending where the last run ended."""
+        self.outbound.start()
+
+    async def stop(self) -> None:
+        """Write down what is left to send, before the log is closed; close the connections."""
+        self.outbound.stop()
+        self._dns.stop()
+        await self._http.close()
