@@ -87,7 +87,7 @@ def test_a_closed_room_stays_closed() -> None:
 
 
 def test_a_room_that_nobody_can_be_asked_about_is_unknown() -> None:
-    _, a, b = town_of("a", "b")
+    _, _, b = town_of("a", "b")
     with pytest.raises(MatrixError) as refused:
         join(b, "bob", "!nowhere:b")
     assert refused.value.status == 404
