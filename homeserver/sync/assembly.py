@@ -14,6 +14,7 @@ from homeserver.rooms.memberships import Memberships
 from homeserver.rooms.sight import Sights
 from homeserver.sync.ignored import IgnoredUsers
 from homeserver.sync.longpoll import LongPoll
+from homeserver.sync.quick import QuickReader
 from homeserver.sync.reader import DeviceListSource, KeyCountSource, SyncReader
 from homeserver.sync.room_ephemeral import RoomEphemeral
 from homeserver.sync.room_sections import RoomSections, UnreadSource
@@ -59,11 +60,12 @@ def assemble_sync(
     ignored, sent_members = IgnoredUsers(), SentMembers()
     feed.follow(ignored.follow)
     feed.follow(lambda entries: _stop_typing(typing, entries))
+    rooms = RoomSections(sights, RoomEphemeral(typing), Summaries(sights), unread, sent_members)
     reader = SyncReader(
         log,
         feed,
         memberships,
-        RoomSections(sights, RoomEphemeral(typing), Summaries(sights), unread, sent_members),
+        rooms,
         UserSections(memberships, presence, push_rules),
         ignored,
         key_counts,
@@ -71,7 +73,8 @@ def assemble_sync(
         sent_members,
         clock,
     )
-    longpoll = LongPoll(log, feed, reader, clock)
+    quick = QuickReader(log, feed, memberships, rooms, ignored, key_counts)
+    longpoll = LongPoll(log, feed, reader, quick, clock)
     return SyncServices(typing, presence, Receipts(log, now_ms), ignored, reader, longpoll)
 
 

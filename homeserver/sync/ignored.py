@@ -30,6 +30,10 @@ class IgnoredUsers:
                 self._users.popitem(last=False)
         return found
 
+    def known(self, user_id: str) -> frozenset[str] | None:
+        """Whom the user ignores, if that is in memory."""
+        return self._users.get(user_id)
+
     def follow(self, entries: Sequence[Entry]) -> None:
         """Forget what may have changed."""
         for entry in entries:

@@ -3,6 +3,7 @@
 Specification: Client-Server API, "GET /_matrix/client/v3/sync" (``timeout``).
 """
 
+from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from twisted.logger import Logger
 from federation.rules.errors import MatrixError
 from homeserver.feed import Feed
 from homeserver.sync.assemble import Body
+from homeserver.sync.quick import QuickReader
 from homeserver.sync.reader import SyncReader
 from homeserver.sync.scope import SyncRequest
 from homeserver.sync.tokens import Since, sync_token
@@ -23,6 +25,8 @@ from storage.log.append import Log
 MAX_TIMEOUT_MS = 300_000
 DELETE_AT_ONCE = 1_000
 """To-device messages that one acknowledgement deletes in one batch; the rest goes with the next."""
+MAX_EMPTIED = 20_000
+"""Devices whose inbox is known to be empty."""
 
 
 class _Poll:
@@ -47,12 +51,14 @@ class _Poll:
 class LongPoll:
     """Answers ``/sync`` requests."""
 
-    def __init__(self, log: Log, feed: Feed, reader: SyncReader, clock: IReactorTime) -> None:
+    def __init__(self, log: Log, feed: Feed, reader: SyncReader, quick: QuickReader, clock: IReactorTime) -> None:
         self._log = log
         self._feed = feed
         self._reader = reader
+        self._quick = quick
         self._clock = clock
         self._polls: dict[str, set[_Poll]] = {}
+        self._emptied: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._report = Logger()
 
     async def answer(self, request: SyncRequest, timeout_ms: int, call: Call) -> Body:
@@ -60,9 +66,9 @@ class LongPoll:
 
         Raises MatrixError 401 ``M_UNKNOWN_TOKEN`` when the session ends meanwhile.
         """
-        acknowledge(self._log, request)
+        self._acknowledge(request)
         deadline = self._clock.seconds() + min(timeout_ms, MAX_TIMEOUT_MS) / 1000
-        reading = await self._reader.read(request)
+        reading = self._quick.read(request) or await self._reader.read(request)
         may_wait = timeout_ms > 0 and request.since is not None and not request.full_state
         if not may_wait or not reading.body.empty:
             return reading.body
@@ -89,7 +95,7 @@ class LongPoll:
                     break
                 # What was empty need not be looked at again: go on from there.
                 request = replace(request, since=Since(reading.position, reading.position))
-                reading = await self._reader.read(request)
+                reading = self._quick.read(request) or await self._reader.read(request)
         finally:
             polls.discard(poll)
             if not polls and self._polls.get(request.user_id) is polls:
@@ -97,6 +103,21 @@ class LongPoll:
         if poll.revoked:
             raise MatrixError(401, "M_UNKNOWN_TOKEN", "The session has ended")
         return reading.body
+
+    def _acknowledge(self, request: SyncRequest) -> None:
+        """Like `acknowledge`, but looks into an inbox only when a message may be in it."""
+        since, device_id = request.since, request.device_id
+        if since is None or device_id is None or not since.inbox:
+            return
+        device = (request.user_id, device_id)
+        emptied = self._emptied.get(device)
+        if emptied is not None and emptied >= self._feed.inboxes.get(device, 0):
+            return
+        # The feed does not know of messages from before the server started.
+        if acknowledge(self._log, request) and since.inbox >= self._feed.start_position:
+            self._emptied[device] = since.inbox
+            if len(self._emptied) > MAX_EMPTIED:
+                self._emptied.popitem(last=False)
 
     def revoked(self, user_id: str, device_id: str | None, token_id: Any) -> None:
         """A session ended: its long polls end now. Observer of the authenticator."""
@@ -106,13 +127,13 @@ class LongPoll:
                 poll.end()
 
 
-def acknowledge(log: Log, request: SyncRequest) -> None:
-    """Delete the to-device messages that the client has seen, as its ``since`` says.
+def acknowledge(log: Log, request: SyncRequest) -> bool:
+    """Delete the to-device messages that the client has seen, as its ``since`` says. False if some are left.
 
     The client need not wait for it: what is not deleted now is deleted with its next sync.
     """
     if request.since is None or request.device_id is None or not request.since.inbox:
-        return
+        return True
     batch = log.begin()
     with log.snapshot() as snapshot:
         deleted = inbox.delete_messages(
@@ -120,3 +141,4 @@ def acknowledge(log: Log, request: SyncRequest) -> None:
         )
     if deleted:
         log.append(batch).addErrback(lambda _: None)
+    return deleted < DELETE_AT_ONCE

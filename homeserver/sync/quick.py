@@ -1,0 +1,142 @@
+"""Answers that need no reading of their own: nothing is new, or only what is the same for everybody in a room.
+
+When somebody types or reads in a big room, all its members are answered at the same moment, and with the same bytes.
+The section of the room is built once and handed to all of them. Whatever differs between readers (events with their
+unread counts, account data, the reader's own receipts, ignored users, filters) is left to `SyncReader`.
+"""
+
+from typing import Any
+
+from homeserver.feed import PRIVATE, Feed
+from homeserver.rooms.memberships import Memberships
+from homeserver.sync.assemble import Body
+from homeserver.sync.changes import SCAN, RoomChanges
+from homeserver.sync.ignored import IgnoredUsers
+from homeserver.sync.reader import KeyCountSource, Reading
+from homeserver.sync.room_sections import RoomSections
+from homeserver.sync.scope import Scope, SyncRequest
+from homeserver.sync.tokens import sync_token
+from storage.log.append import Kind, Log
+from storage.log.rooms import MembershipRecord
+
+MAX_STRETCHES = 1_000
+"""Positions from which waiting devices go on, for which the news is remembered."""
+
+
+class News:
+    """What was released after one position. ``own`` are the users with something that is not for all.
+
+    ``sections`` are rooms as JSON bytes, by room and form of the state; None is a room without anything to tell.
+    """
+
+    __slots__ = ("own", "rooms", "sections")
+
+    def __init__(self) -> None:
+        self.own: set[str] = set()
+        self.rooms: dict[str, RoomChanges] = {}
+        self.sections: dict[tuple[str, bool], bytes | None] = {}
+
+
+class QuickReader:
+    """Reads the answers that are cheap. Belongs to the reactor thread."""
+
+    def __init__(
+        self,
+        log: Log,
+        feed: Feed,
+        memberships: Memberships,
+        rooms: RoomSections,
+        ignored: IgnoredUsers,
+        key_counts: KeyCountSource,
+    ) -> None:
+        self._log = log
+        self._feed = feed
+        self._memberships = memberships
+        self._rooms = rooms
+        self._ignored = ignored
+        self._key_counts = key_counts
+        self._upto = -1
+        self._news: dict[int, News | None] = {}
+
+    def read(self, request: SyncRequest) -> Reading | None:
+        """The answer as of now, the same that `SyncReader.read` gives; None when that has to be asked."""
+        since, device_id = request.since, request.device_id
+        if since is None or device_id is None or request.full_state or since.inbox < since.position:
+            return None
+        counts = self._key_counts.cached(request.user_id, device_id)
+        if counts is None:
+            return None
+        upto = self._log.position
+        body = Body(sync_token(self._log.epoch, upto))
+        body.key_counts, body.fallback_types = counts
+        if since.position != upto and not self._read_rooms(request, since.position, upto, body):
+            return None
+        return Reading(body, upto)
+
+    def _read_rooms(self, request: SyncRequest, after: int, upto: int, body: Body) -> bool:
+        """Fill in the rooms; False when something is new that is not for all."""
+        news = self._news_after(after, upto)
+        if news is None or request.user_id in news.own:
+            return False
+        joined = self._memberships.joined_rooms(request.user_id)
+        for room_id, changes in news.rooms.items():
+            record = joined.get(room_id)
+            if record is None:
+                continue
+            if not request.filter.plain or record.position > after or self._ignored.known(request.user_id) != _NOBODY:
+                return False
+            section = self._section(request, news, record, changes, upto)
+            if section is not None:
+                body.join[room_id] = section
+        return True
+
+    def _news_after(self, after: int, upto: int) -> News | None:
+        if self._upto != upto:
+            self._upto = upto
+            self._news.clear()
+        try:
+            return self._news[after]
+        except KeyError:
+            pass
+        if len(self._news) >= MAX_STRETCHES:
+            self._news.clear()
+        news = self._news[after] = self._gather(after, upto)
+        return news
+
+    def _gather(self, after: int, upto: int) -> News | None:
+        """What the ring has after a position; None if that is too much, or of kinds that differ between readers."""
+        entries = self._feed.entries_after(after)
+        if entries is None or self._feed.position != upto or len(entries) > SCAN:
+            return None
+        news = News()
+        for entry in entries:
+            kind = entry.kind
+            if kind in _PERSONAL or (kind == Kind.RECEIPT and entry.ref == PRIVATE):
+                news.own.add(entry.user_id)
+            elif kind == Kind.TYPING or kind == Kind.RECEIPT:
+                changes = news.rooms.setdefault(entry.room_id, RoomChanges(notes=[]))
+                if kind == Kind.TYPING:
+                    changes.typing = True
+                else:
+                    # One's own receipt comes with new unread counts.
+                    changes.receipts = True
+                    news.own.add(entry.user_id)
+            else:
+                return None
+        return news
+
+    def _section(
+        self, request: SyncRequest, news: News, record: MembershipRecord, changes: RoomChanges, upto: int
+    ) -> bytes | None:
+        key = (record.room_id, request.use_state_after)
+        if key not in news.sections:
+            with self._log.snapshot() as view:
+                scope: Any = Scope(request, view, self._log.epoch, upto, _NOBODY)
+                result = self._rooms.joined(scope, record, changes, None)
+            shown = result is not None and not result.nothing
+            news.sections[key] = result.section.dump() if result is not None and shown else None
+        return news.sections[key]
+
+
+_NOBODY: frozenset[str] = frozenset()
+_PERSONAL = frozenset({Kind.ACCOUNT_DATA, Kind.TO_DEVICE, Kind.KEY_COUNTS})
