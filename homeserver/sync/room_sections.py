@@ -111,10 +111,13 @@ class RoomSections:
             extent = extent._replace(since_seq=None, since_root=b"")
         sight = self._sights.sight(scope.view, meta, scope.user_id)
         timeline = self._timeline(scope, meta, extent, sight, changes)
+        if newly:
+            # Events from before an earlier departure may be in the client's hands: it has to begin a new timeline.
+            timeline = timeline._replace(limited=True)
         full = whole or scope.request.full_state
         section = assemble.JoinedRoom(self._dump_timeline(scope, timeline, sight))
         changed = self._add_state(scope, meta, section, extent, timeline, full)
-        if full or any(key[0] in _SUMMARY_TYPES for key in changed):
+        if full or self._summary_changed(scope, changed):
             section.summary = self._summaries.summary(scope, meta, extent.end_root)
         self._add_ephemeral(scope, room_id, section, changes, whole)
         if whole or changes.events or changes.own_receipt:
@@ -160,7 +163,7 @@ class RoomSections:
     def _timeline(
         self, scope: Scope, meta: Any, extent: Extent, sight: Sight, changes: RoomChanges | None
     ) -> Timeline:
-        wanted = self._wanted(scope, sight)
+        wanted = self._wanted(scope, meta, extent, sight)
         limit = scope.request.filter.timeline_limit
         if not scope.request.filter.timeline.wants_room(meta.room_id):
             return Timeline([], False, extent.last_seq + 1)
@@ -174,8 +177,11 @@ class RoomSections:
             records = event_log.room_slice(scope.view, meta.nid, first, extent.last_seq + 1, reverse=True)
         return choose(records, extent.last_seq, limit, wanted)
 
-    def _wanted(self, scope: Scope, sight: Sight) -> Any:
+    def _wanted(self, scope: Scope, meta: Any, extent: Extent, sight: Sight) -> Any:
         wants, ignored = scope.request.filter.timeline, scope.ignored
+        states = scope.states(meta.nid)
+        # What holds in the state that the reader is being told anyway is no secret at its own place either.
+        told = extent.end_root if sight.standing(extent.end_root).membership == "join" else b""
 
         def wanted(record: Any) -> bool:
             if record.flags & _HIDDEN:
@@ -186,7 +192,13 @@ class RoomSections:
                 return False
             return sight.sees(
                 record.seq, record.type, record.state_key, record.state_before, record.state_after
-            ) or (record.type == MEMBER and record.state_key == scope.user_id)
+            ) or (
+                record.state_key is not None
+                and (
+                    (record.type == MEMBER and record.state_key == scope.user_id)
+                    or (told != b"" and states.get(told, record.type, record.state_key) == record.event_id)
+                )
+            )
 
         return wanted
 
@@ -268,6 +280,15 @@ class RoomSections:
             record = event_log.event_by_id(scope.view, event_id)
             if record is not None and wants.wants(record.type, record.sender, lambda: has_url(record)):  # noqa: B023
                 yield scope.shape(scope.renderer.event(record), record)
+
+    def _summary_changed(self, scope: Scope, changed: dict[StateKey, tuple[str | None, str | None]]) -> bool:
+        """Whether counts or heroes may differ: a member's new display name alone changes neither."""
+        membership = self._sights.membership
+        return any(
+            type_ in _NAMING_TYPES
+            or (type_ == MEMBER and membership(scope.view, old) != membership(scope.view, new))
+            for (type_, _), (old, new) in changed.items()
+        )
 
     def _came(self, scope: Scope, changed: dict[StateKey, tuple[str | None, str | None]]) -> set[str]:
         """Who is joined now and was not then."""
@@ -365,4 +386,4 @@ class RoomSections:
 
 _SHARING_TYPES = frozenset({MEMBER, "m.room.encryption"})
 _HIDDEN = event_log.REJECTED | event_log.SOFT_FAILED
-_SUMMARY_TYPES = frozenset({MEMBER, "m.room.name", "m.room.canonical_alias"})
+_NAMING_TYPES = frozenset({"m.room.name", "m.room.canonical_alias"})

@@ -12,6 +12,8 @@ from homeserver.sync.scope import Scope
 from storage.log import inbox
 from storage.log.account_data import data_between
 
+SMALL_ROOM = 100
+"""Members up to which a room's newcomer is told of everybody; in a larger room clients take silence for offline."""
 MAX_TO_DEVICE = 100
 """To-device messages in one answer (Client-Server API, "Extensions to /sync")."""
 
@@ -72,7 +74,7 @@ class UserSections:
         return [message for _, message in found], upto
 
     def presence(self, scope: Scope, users: Iterable[str], came: Iterable[str], newly: Iterable[str]) -> list[bytes]:
-        """Presence of users with news, of those who came into rooms of the reader, and of all in rooms newly joined.
+        """Presence of users with news, of those who came into rooms of the reader, and of those in rooms newly joined.
 
         A first sync tells of everybody in sight who is not offline.
         """
@@ -85,10 +87,11 @@ class UserSections:
             chosen = {user for user in chosen if self._presence.content(user)["presence"] != OFFLINE}
         else:
             chosen = {user for user in users if user == own or self._memberships.share_room(own, user)}
-            chosen.update(user for user in came if self._presence.known(user))
+            chosen.update(came)
             for room_id in newly:
                 members = self._memberships.joined_users(room_id)
-                chosen.update(user for user in members if self._presence.known(user))
+                small = len(members) <= SMALL_ROOM
+                chosen.update(user for user in members if small or self._presence.known(user))
         return list(self._presence_events(scope, chosen))
 
     def _in_sight(self, user_id: str) -> set[str]:
