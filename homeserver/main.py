@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ from homeserver.client.to_device import ToDeviceMessages
 from homeserver.client.typing import TypingNotifications
 from homeserver.client.users import UserDirectoryEndpoints
 from homeserver.client.versions import VersionsEndpoints
+from homeserver.federation import Federation
 from homeserver.feed import Feed
 from homeserver.keys.bring import DeviceChanges
 from homeserver.keys.cross_signing import CrossSigning
@@ -144,7 +146,7 @@ class Homeserver:
         reactor: Any,
         log: Log,
         database: Database,
-        signing_key: SigningKey,
+        signing_keys: list[SigningKey],
         now_ms: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self.config = config
@@ -158,7 +160,7 @@ class Homeserver:
         self.feed.follow(self.memberships.follow)
         log.on_release = self.feed.release
         self.accounts: Accounts = assemble_accounts(database, reactor, config, self.limits, now_ms)
-        self.rooms = Rooms(log, config.server_name, signing_key, now_ms)
+        self.rooms = Rooms(log, config.server_name, signing_keys[0], now_ms)
         self.aliases = Aliases(log)
         self.sights = Sights()
         self.reading = Reading(log, self.sights, now_ms)
@@ -168,6 +170,11 @@ class Homeserver:
         self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles)
         self.accounts.profiles.observer = self.membership
         self.upkeep = Upkeep(log, database, reactor, now_ms)
+        self.federation: Federation | None = None
+        if config.enable_federation:
+            self.federation = Federation(
+                config, reactor, log, database, signing_keys, now_ms, self.rooms, self.membership
+            )
         self._make_keys()
         self.push_rules = PushRules(log)
         self.unread = Unread(self.push_rules, lambda room_id: self.rooms.get(room_id).power_levels)
@@ -184,6 +191,16 @@ class Homeserver:
             now_ms=now_ms,
             presence_enabled=config.presence.enabled,
         )
+        if self.federation is not None:
+            self.federation.connect(
+                feed=self.feed,
+                memberships=self.memberships,
+                keys=self.key_cache,
+                devices=self.device_directory,
+                typing=self.sync.typing,
+                presence=self.sync.presence,
+            )
+        self.public_rooms = PublicRooms(log, self.aliases, self.overviews)
         self.filters = FilterStore(database)
         self.old_polls = OpenPolls()
         self.room_watch = RoomWatch(reactor)
@@ -233,6 +250,17 @@ class Homeserver:
             observers.append(self.device_directory.changed)
             observers.append(lambda user_id, _device_id: self.key_cache.changed(user_id))
         self.device_lists = DeviceListChanges(self.memberships, self.feed)
+        remote = self.federation
+        remote_keys = NoRemoteKeys() if remote is None else remote.remote_keys
+        self.lookup = KeyLookup(
+            self.config.server_name, database, self.key_cache, self.key_counts, remote_keys, self._announce_key_counts
+        )
+        self.to_device = ToDevice(
+            self.config.server_name, log, self.device_directory, None if remote is None else remote.remote_inboxes
+        )
+
+    def _announce_key_counts(self, user_id: str, device_id: str) -> None:
+        self.log.append_ephemeral(Kind.KEY_COUNTS, user_id=user_id, device_id=device_id)
 
     def start(self) -> None:
         """Begin what runs by itself."""
@@ -240,13 +268,22 @@ class Homeserver:
         self.outbox.wake()
         self.upkeep.start()
         self.departures.wake()
+        if self.federation is not None:
+            self.federation.start()
 
     def routes(self) -> list[Route]:
         """Every operation that this server answers."""
         return [
             Route("GET", "/health", lambda call: Answer(200, b"OK", "text/plain"), Auth.NONE),
             *VersionsEndpoints().routes(),
-            *account_endpoints(self.accounts, self.database, self.config, self.limits, self.now_ms),
+            *account_endpoints(
+                self.accounts,
+                self.database,
+                self.config,
+                self.limits,
+                self.now_ms,
+                None if self.federation is None else self.federation.reads,
+            ),
             *SharedSecretRegistration(
                 self.accounts.registration, self.config, lambda: self.now_ms() / 1000
             ).routes(),
@@ -254,8 +291,24 @@ class Homeserver:
             *self._key_routes(),
             *self._user_routes(),
             *self._sync_routes(),
+            *self._federation_routes(),
             *(Metrics(self.stats()).routes() if self.config.enable_metrics else []),
         ]
+
+    def _federation_routes(self) -> list[Route]:
+        if self.federation is None:
+            return []
+        return self.federation.routes(
+            profiles=self.accounts.profiles,
+            keys=self.key_cache,
+            lookup=self.lookup,
+            to_device=self.to_device,
+            devices=self.device_directory,
+            memberships=self.memberships,
+            aliases=self.aliases,
+            public_rooms=self.public_rooms,
+            typing=self.sync.typing,
+        )
 
     def stats(self) -> dict[str, Stats]:
         """Where the gauges of `/metrics` come from."""
@@ -287,19 +340,14 @@ class Homeserver:
         ]
 
     def _key_routes(self) -> list[Route]:
-        database, server_name = self.database, self.config.server_name
-
-        def announce(user_id: str, device_id: str) -> None:
-            self.log.append_ephemeral(Kind.KEY_COUNTS, user_id=user_id, device_id=device_id)
-
-        publisher = KeyPublisher(database, self.key_cache, self.key_counts, self.outbox, announce)
-        lookup = KeyLookup(server_name, database, self.key_cache, self.key_counts, NoRemoteKeys(), announce)
+        database = self.database
+        publisher = KeyPublisher(database, self.key_cache, self.key_counts, self.outbox, self._announce_key_counts)
         cross_signing = CrossSigning(database, self.key_cache, self.outbox)
         return [
-            *Keys(publisher, lookup, self.device_lists, self.log).routes(),
+            *Keys(publisher, self.lookup, self.device_lists, self.log).routes(),
             *CrossSigningKeys(cross_signing, self.accounts.interactive_auth).routes(),
             *KeyBackup(KeyBackups(database)).routes(),
-            *ToDeviceMessages(ToDevice(server_name, self.log, self.device_directory)).routes(),
+            *ToDeviceMessages(self.to_device).routes(),
         ]
 
     def _user_routes(self) -> list[Route]:
@@ -316,6 +364,7 @@ class Homeserver:
         send = Send(rooms, self.aliases)
         create = Create(rooms, self.aliases)
         upgrade = Upgrade(rooms, self.aliases, create, profiles)
+        remote = self.federation
         old_forms = config.compatibility.access_token_in_query
         return [
             *CreateRoom(create, profiles, config.server_name, config.default_room_version).routes(),
@@ -330,8 +379,10 @@ class Homeserver:
             *Redaction(send, without_transaction=old_forms).routes(),
             *RoomState(send, self.membership).routes(),
             *RoomUpgrades(upgrade).routes(),
-            *Directory(rooms, self.aliases).routes(),
-            *ListPublicRooms(rooms, self.aliases, PublicRooms(self.log, self.aliases, self.overviews)).routes(),
+            *Directory(rooms, self.aliases, None if remote is None else remote.remote).routes(),
+            *ListPublicRooms(
+                rooms, self.aliases, self.public_rooms, None if remote is None else remote.reads
+            ).routes(),
             *RoomSummary(self.log, self.membership, self.overviews).routes(),
             *MutualRooms(self.memberships).routes(),
             *UserDirectoryEndpoints(
@@ -339,7 +390,7 @@ class Homeserver:
             ).routes(),
             *ReportContent(self.reading, self.database, config.server_name, self.now_ms).routes(),
             *RoomsReading(self.reading).routes(),
-            *MessagePagination(self.reading).routes(),
+            *MessagePagination(self.reading, None if remote is None else remote.rooms.history).routes(),
             *EventContext(self.reading).routes(),
             *RoomEventByTimestamp(self.reading).routes(),
         ]
@@ -350,6 +401,8 @@ class Homeserver:
         self.outbox.stop()
         self.departures.stop()
         self.sync.stop()
+        if self.federation is not None:
+            await self.federation.stop()
         await self.accounts.stop()
         await self.log.close()
         await self.database.close()
@@ -380,8 +433,8 @@ class Running:
         self._directory.release()
 
 
-def signing_key_of(config: Config, directory: Path) -> SigningKey:
-    """The key of the file that the configuration names, or of the data directory's own, made at the first start."""
+def signing_keys_of(config: Config, directory: Path) -> list[SigningKey]:
+    """The keys of the file that the configuration names, or of the data directory's own, made at the first start."""
     path = Path(config.signing_key_path) if config.signing_key_path else directory / SIGNING_KEY
     if path.exists():
         try:
@@ -390,7 +443,7 @@ def signing_key_of(config: Config, directory: Path) -> SigningKey:
             raise ConfigError([f"The signing key {path} cannot be read: {problem}"]) from problem
         if not keys:
             raise ConfigError([f"No signing key in {path}: restore it, or delete the file to start with a new one"])
-        return keys[0]
+        return keys
     if config.signing_key_path:
         raise ConfigError([f"signing_key_path: {path} does not exist; leave the setting out to have a key made"])
     seed = os.urandom(32)
@@ -400,21 +453,24 @@ def signing_key_of(config: Config, directory: Path) -> SigningKey:
         out.write(write_signing_keys([key]))
         out.flush()
         os.fsync(out.fileno())
-    return key
+    return [key]
 
 
 async def start(config: Config, reactor: Any, now_ms: Callable[[], int] = wall_clock_ms) -> Running:
     """Open everything and listen. Raises ConfigError, LogRefused or DatabaseRefused, which say what to do."""
     directory = DataDirectory(Path(config.data_dir))
     try:
-        signing_key = signing_key_of(config, directory.path)
+        if config.registration_shared_secret is None:
+            # For `folkmoot register-user`, which reads it from the data directory.
+            config = replace(config, registration_shared_secret=directory.registration_secret())
+        signing_keys = signing_keys_of(config, directory.path)
         database = await open_database(config.database, directory.path, reactor, config.database_connections)
         try:
             log = open_log(directory.path / "log", reactor)
         except BaseException:
             await database.close()
             raise
-        homeserver = Homeserver(config, reactor, log, database, signing_key, now_ms)
+        homeserver = Homeserver(config, reactor, log, database, signing_keys, now_ms)
         sockets = None
         if config.websocket.enabled:
             sockets = SocketServer(homeserver.live, socket_settings(config), reactor)

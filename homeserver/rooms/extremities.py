@@ -5,7 +5,7 @@ silent would let them grow without end.
 """
 
 from federation.rules.errors import MatrixError
-from homeserver.rooms.room import Draft, Room, Rooms
+from homeserver.rooms.room import Draft, Rooms
 from storage.log import events as event_log
 
 MAX_HEADS = 10
