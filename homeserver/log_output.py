@@ -59,6 +59,7 @@ def begin_logging(config: Config, out: IO[str] = sys.stderr) -> None:
     observer: ILogObserver = JsonLines(out) if config.log_format == "json" else TextLines(out)
     # Twisted's own "info" is chatter about factories and ports.
     twisted = LogLevelFilterPredicate(LogLevel.lookupByName(config.log_level))
-    twisted.setLogLevelForNamespace("twisted", LogLevel.warn)
+    for namespace in ("twisted", "log_legacy"):
+        twisted.setLogLevelForNamespace(namespace, LogLevel.warn)
     filtered = FilteringLogObserver(observer, [twisted])
     globalLogBeginner.beginLoggingTo([filtered], redirectStandardIO=False)
