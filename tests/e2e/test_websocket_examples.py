@@ -36,7 +36,7 @@ class Server:
     def __init__(self, database: Database) -> None:
         key = SigningKey.from_seed(b"k" * 32, "test", "ed25519:k")
         config = Config(server_name="test", enable_registration=True, enable_registration_without_verification=True)
-        self.homeserver = Homeserver(config, reactor, MemoryLog(reactor), database, key)  # type: ignore[arg-type]
+        self.homeserver = Homeserver(config, reactor, MemoryLog(reactor), database, [key])  # type: ignore[arg-type]
         self.sockets = SocketServer(self.homeserver.live, SocketSettings(), reactor)
         http = HttpServer(self.homeserver.router, reactor, upgrades=self.sockets)
         self.listeners = Listeners(reactor, http, [Listener(port=0, bind_addresses=("127.0.0.1",))])
