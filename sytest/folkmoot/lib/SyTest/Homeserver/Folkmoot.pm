@@ -58,6 +58,7 @@ sub _settings
       federation_ip_range_blacklist       => [],
       trusted_key_servers                 => [],
       allow_public_rooms_over_federation  => JSON::true,
+      allow_device_name_lookup_over_federation => JSON::true,
    };
 }
 
