@@ -24,6 +24,7 @@ from nio import (
     MegolmEvent,
     RegisterResponse,
     RoomCreateResponse,
+    RoomGetEventResponse,
     RoomMessageText,
     RoomSendResponse,
     SyncResponse,
@@ -50,6 +51,9 @@ class Device:
         self.seen: collections.Counter[str] = collections.Counter()
         self.event_ids: collections.Counter[str] = collections.Counter()
         self.undecrypted = 0
+        self.gaps: list[str] = []
+        self.filter: dict[str, Any] | None = {"room": {"timeline": {"limit": 1000}}}
+        self._stopping = False
         self._task: asyncio.Task[None] | None = None
         self.client.add_event_callback(self._message, RoomMessageText)
         self.client.add_event_callback(self._not_decrypted, MegolmEvent)
@@ -88,22 +92,37 @@ class Device:
         self._task = asyncio.create_task(self._listen())
 
     async def _listen(self) -> None:
-        while True:
+        while not self._stopping:  # a cancellation alone can get lost in wait_for
             try:
-                answer = await asyncio.wait_for(self.client.sync(timeout=5000), 25)
+                answer = await asyncio.wait_for(self.client.sync(timeout=5000, sync_filter=self.filter), 25)
                 if isinstance(answer, SyncResponse):
+                    self._note_gaps(answer)
                     await self._housekeeping()
                 else:
                     await asyncio.sleep(0.2)
             except TROUBLE:
                 await asyncio.sleep(0.1)
 
+    def _note_gaps(self, answer: SyncResponse) -> None:
+        """nio doesn't fetch what a limited timeline leaves out: the verdict says if there was one."""
+        self.gaps += [room_id for room_id, room in answer.rooms.join.items() if room.timeline.limited]
+
     async def stop(self) -> None:
         """Stop long-polling."""
+        self._stopping = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+
+    async def share_keys(self, room_id: str) -> None:
+        """A fresh group session, given to everybody while the server is up.
+
+        nio takes a session for shared even when handing its keys out failed (on any server), so that must not
+        happen during a kill; and it makes a new one after 100 messages.
+        """
+        self.client.invalidate_outbound_session(room_id)
+        await self.client.share_group_session(room_id, ignore_unverified_devices=True)
 
     async def send(self, room_id: str, text: str, transaction: str) -> str | None:
         """Send with this transaction id until the server acknowledges; gives the event id."""
@@ -134,6 +153,10 @@ class Talk:
         self.rooms: dict[str, list[int]] = {}
         self.acknowledged: dict[str, tuple[str, str]] = {}
         self.problems: list[str] = []
+        self.under_way: set[str] = set()
+        self.cut_short: list[int] = []
+        self.enough = 0
+        self.reached = asyncio.Event()
 
     def _device(self, user_id: str, name: str) -> Device:
         return Device(self.server, user_id, self.folder / "stores" / name)
@@ -174,27 +197,43 @@ class Talk:
         return [device for devices in self.devices for device in devices]
 
     async def rounds(self, count: int, messages: int) -> None:
-        """Talk; in each round the server is killed at a random moment and started again."""
+        """Talk; in each round the server is killed once a random part of it is acknowledged, and started again."""
         for device in self.everybody():
             device.listen()
         for number in range(count):
+            before, speakers = len(self.acknowledged), sum(min(3, len(m)) for m in self.rooms.values())
+            enough = before + self.random.randrange(1, max(2, speakers * (messages - 1)))
+            await self._share_keys()
+            self.enough, self.reached = enough, asyncio.Event()
             talking = asyncio.create_task(self._chatter(number, messages))
-            await asyncio.sleep(self.random.uniform(0.05, 0.6))
+            await asyncio.wait_for(self.reached.wait(), 60)
             self.server.kill()
+            self.cut_short.append(len(self.under_way))
             await self.server.start()
             await talking
         await self._settle()
+
+    async def _share_keys(self) -> None:
+        for room_id, members in self.rooms.items():
+            for speaker in members[:3]:
+                device = self.devices[speaker][0]
+                if device.client.rooms[room_id].encrypted:
+                    await device.share_keys(room_id)
 
     async def _chatter(self, number: int, messages: int) -> None:
         async def one(room_id: str, speaker: int) -> None:
             device = self.devices[speaker][0]
             for n in range(messages):
                 text = f"round {number} room {list(self.rooms).index(room_id)} by {speaker}: {n}"
+                self.under_way.add(text)
                 event_id = await device.send(room_id, text, f"t{number}-{speaker}-{n}-{room_id[1:9]}")
+                self.under_way.discard(text)
                 if event_id is None:
                     self.problems.append(f"never acknowledged: {text}")
                 else:
                     self.acknowledged[text] = (room_id, event_id)
+                    if len(self.acknowledged) >= self.enough:
+                        self.reached.set()
 
         await asyncio.gather(
             *(one(room_id, s) for room_id, members in self.rooms.items() for s in members[:3])
@@ -226,13 +265,21 @@ class Talk:
             for key, count in seen.items()
             if count > 1
         ]
+        reader = self.devices[0][0].client
+        not_stored = []
+        for text, (room_id, event_id) in self.acknowledged.items():
+            if not isinstance(await reader.room_get_event(room_id, event_id), RoomGetEventResponse):
+                not_stored.append(text)
         result = {
             "acknowledged": len(self.acknowledged),
             "devices": len(self.everybody()),
             "missing": self._missing(),
+            "not stored": not_stored,
+            "gaps": sum(len(device.gaps) for device in self.everybody()),
             "twice": twice,
             "undecrypted": sum(device.undecrypted for device in self.everybody()),
             "problems": self.problems,
+            "under way at each kill": self.cut_short,
         }
         for device in self.everybody():
             await device.client.close()

@@ -18,10 +18,15 @@ def _talk(people: int, rounds: int, seconds: int) -> dict[str, object]:
 
 
 def _check(result: dict[str, object], least: int) -> None:
+    assert result["not stored"] == []
     assert result["missing"] == []
     assert result["twice"] == []
     assert result["problems"] == []
     assert result["undecrypted"] == 0
+    cut_short = result["under way at each kill"]
+    assert isinstance(cut_short, list)
+    assert cut_short, "never killed"
+    assert all(cut_short), "a kill came when nobody was talking, so it proved nothing"
     assert isinstance(result["acknowledged"], int)
     assert result["acknowledged"] >= least
 
@@ -37,3 +42,18 @@ def test_twelve_people_talk_through_crashes() -> None:
 def test_i01_a_hundred_people_talk_through_twenty_crashes() -> None:
     """The same with a group of a hundred and twenty kills."""
     _check(_talk(100, 20, 3500), 20 * 8 * 5)
+
+
+@pytest.mark.timeout(300)
+def test_i01_acknowledged_writes_survive() -> None:
+    """Twenty kills: each acknowledged message and to-device message is there once, for each reader."""
+    command = [sys.executable, "-m", "tests.e2e.acknowledged", "--rounds", "20"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280)
+    assert done.stdout, done.stderr[-3000:]
+    result = json.loads(done.stdout)
+    assert result["missing"] == []
+    assert result["twice"] == []
+    assert result["not stored"] == []
+    assert result["acknowledged"] == 20 * 4 * 15
+    assert len(result["under way at each kill"]) == 20
+    assert all(result["under way at each kill"])
