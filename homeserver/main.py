@@ -367,7 +367,7 @@ class Homeserver:
         remote = self.federation
         old_forms = config.compatibility.access_token_in_query
         return [
-            *CreateRoom(create, profiles, config.server_name, config.default_room_version).routes(),
+            *CreateRoom(create, self.membership, profiles, config.server_name, config.default_room_version).routes(),
             *Joining(self.membership).routes(),
             *Inviting(self.membership).routes(),
             *Leaving(self.membership).routes(),

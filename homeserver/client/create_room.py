@@ -3,12 +3,13 @@
 from typing import Any
 
 import msgspec
+from twisted.logger import Logger
 
 from federation.rules.errors import MatrixError
 from federation.rules.ids import is_valid_room_alias, is_valid_user_id, server_name_of
 from homeserver.rooms.create import MAX_INVITES, PRESETS, Create, InitialState, Wish
-from homeserver.rooms.membership import Profiles
-from homeserver.web.call import Call
+from homeserver.rooms.membership import Membership, Profiles
+from homeserver.web.call import Call, Requester
 from homeserver.web.routes import Route
 
 
@@ -40,8 +41,17 @@ class CreateRoomRequest(msgspec.Struct):
 class CreateRoom:
     """Makes rooms for clients."""
 
-    def __init__(self, create: Create, profiles: Profiles, server_name: str, default_room_version: str) -> None:
+    def __init__(
+        self,
+        create: Create,
+        membership: Membership,
+        profiles: Profiles,
+        server_name: str,
+        default_room_version: str,
+    ) -> None:
         self._create = create
+        self._membership = membership
+        self._report = Logger()
         self._profiles = profiles
         self._server_name = server_name
         self._default_room_version = default_room_version
@@ -54,7 +64,18 @@ class CreateRoom:
         """Make a room; all its first events are durable, or none is, when this answers."""
         request = call.json(CreateRoomRequest)
         wish = await self._wish(call.requester.user_id, request)
-        return {"room_id": await self._create.create(wish)}
+        room_id = await self._create.create(wish)
+        await self._invite_elsewhere(call.requester, room_id, wish)
+        return {"room_id": room_id}
+
+    async def _invite_elsewhere(self, requester: Requester, room_id: str, wish: Wish) -> None:
+        """Invite users of other servers. The room stands whether or not a server answers."""
+        for user_id in dict.fromkeys(wish.invite):
+            if server_name_of(user_id) != self._server_name:
+                try:
+                    await self._membership.invite(requester, room_id, user_id, None, is_direct=wish.is_direct)
+                except MatrixError as error:
+                    self._report.warn("{user} could not be invited: {why}", user=user_id, why=error.error)
 
     async def _wish(self, creator: str, request: CreateRoomRequest) -> Wish:
         if request.visibility not in (None, "public", "private"):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from federation.rules.errors import MatrixError
-from federation.rules.ids import is_valid_room_alias, is_valid_user_id
+from federation.rules.ids import is_valid_room_alias, is_valid_user_id, server_name_of
 from federation.rules.room_versions import RoomVersion, room_version
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.room import Draft, Room, Rooms
@@ -203,7 +203,8 @@ class Create:
             drafts.append(state("m.room.topic", topic_content(wish.topic)))
         direct = {"is_direct": True} if wish.is_direct else {}
         for user_id in dict.fromkeys(wish.invite):
-            if user_id != wish.creator:
+            # Users of other servers are invited once the room is there: their servers sign the invites.
+            if user_id != wish.creator and server_name_of(user_id) == self._rooms.server_name:
                 profile = wish.invitee_content.get(user_id, {})
                 drafts.append(state("m.room.member", {**profile, "membership": "invite", **direct}, user_id))
         return drafts

@@ -153,7 +153,7 @@ class WireClient:
         self._name = name
 
     async def request(
-        self, destination: str, method: str, uri: str, content: Any = None, *, timeout: float = 60.0, max_bytes: int = 0
+        self, destination: str, method: str, uri: str, content: Any = None, *, timeout: float = 60.0, max_bytes: int = 0  # noqa: ASYNC109
     ) -> Any:
         if hasattr(content, "__bytes__") or type(content).__name__ == "Raw":
             content = orjson.loads(bytes(content))
