@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from federation.inbound.operation import Operation, PeerRequest
+from homeserver.web.body import decode
 from homeserver.web.call import Answer, Call, parse_query
 from homeserver.web.routes import Auth, Route
 
@@ -53,6 +54,8 @@ def _handler(operation: Operation, authenticator: RequestAuthenticator) -> Calla
             uri = f"{call.raw_path}?{call.raw_query}" if call.raw_query else call.raw_path
             signed = await authenticator.authenticate(call.method, uri, call.headers, call.body)
             origin, content = signed.origin, signed.content
+        elif call.body:
+            content = decode(call.body)
         return Answer(200, await operation.handler(PeerRequest(origin, call.params, fields, content)))
 
     return handle
