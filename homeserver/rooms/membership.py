@@ -325,6 +325,9 @@ class Membership:
             voucher = None if room.membership(target) == "join" else self.voucher(room, target)
             if voucher is not None:
                 whole["join_authorised_via_users_server"] = voucher
+        elsewhere = server_name_of(target) != self._rooms.server_name
+        if membership == "invite" and elsewhere and self.remote is not None:
+            return await self.remote.invite(room, requester.user_id, target, whole)
         return await self._change(room, requester.user_id, target, whole)
 
     async def forget(self, requester: Requester, room_id: str) -> None:
