@@ -127,8 +127,10 @@ def _checked(kind: str, rule_id: str, body: Mapping[str, Any]) -> Rule:
         if type(pattern) is not str or len(pattern) > MAX_PATTERN:
             raise MatrixError(400, "M_INVALID_PARAM", "A content rule needs a pattern of reasonable length")
         rule["pattern"] = pattern
-    elif kind in ("override", "underride"):
-        rule["conditions"] = _checked_conditions(body.get("conditions", []))
+    # Other kinds have no conditions to keep, but a malformed list is a malformed request all the same.
+    conditions = _checked_conditions(body.get("conditions", []))
+    if kind in ("override", "underride"):
+        rule["conditions"] = conditions
     return rule
 
 

@@ -123,6 +123,7 @@ async def test_switches_and_actions_of_own_and_predefined_rules() -> None:
         ("PUT", "override mine", {"actions": [{"tweak": 1}]}, {}, 400, "M_INVALID_PARAM"),
         ("PUT", "override mine", NOTIFY | {"conditions": [5]}, {}, 400, "M_INVALID_PARAM"),
         ("PUT", "override mine", NOTIFY | {"conditions": {}}, {}, 400, "M_INVALID_PARAM"),
+        ("PUT", "content mine", NOTIFY | {"pattern": "a", "conditions": "b"}, {}, 400, "M_INVALID_PARAM"),
         ("PUT", "content mine", NOTIFY, {}, 400, "M_INVALID_PARAM"),
         ("PUT", "content mine", NOTIFY | {"pattern": "x" * 1025}, {}, 400, "M_INVALID_PARAM"),
         ("PUT", "override mine", NOTIFY, {"before": "absent"}, 400, "M_UNKNOWN"),
