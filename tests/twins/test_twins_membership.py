@@ -41,7 +41,7 @@ def test_an_invite_is_signed_by_the_other_server_and_leads_into_the_room() -> No
 
 
 def test_an_invite_put_as_state_is_told_to_the_other_server() -> None:
-    town, a, b = town_of("a", "b")
+    _town, a, b = town_of("a", "b")
     room = a.create("alice", preset="private_chat")
     a.run(a.membership.set_member(a.who("alice"), room, "@bob:b", {"membership": "invite"}))
     assert record(b, "bob", room).membership == "invite"
