@@ -113,6 +113,7 @@ class SynapsePeer(Synapse):
             "federation_ip_range_blacklist": [],
             "allow_public_rooms_over_federation": True,
             "allow_device_name_lookup_over_federation": True,
+            "room_list_publication_rules": [{"action": "allow"}],
             "enable_registration": True,
             "enable_registration_without_verification": True,
             "tls_certificate_path": str(certificate),

@@ -1,6 +1,7 @@
 """Rooms shared with Synapse: joining, talking, inviting, leaving, history; from either side."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import quote
 
@@ -45,7 +46,6 @@ def test_talking(pair: tuple[Person, Person], version: str) -> None:
     host, guest = pair
     room = host.create(version, preset="public_chat", room_alias_name=host.name, topic="Before")
     host.sync()
-    early = host.say(room, "before anyone came")
     assert guest.join(f"#{host.name}:{server_of(host)}") == room
     guest.until(lambda: room in guest.joined, "the room")
     host.sees_member(room, guest, "join")
@@ -68,7 +68,6 @@ def test_talking(pair: tuple[Person, Person], version: str) -> None:
     host.sees(room, redaction, "the redaction")
     seen = host.call("GET", f"/v3/rooms/{quote(room)}/event/{quote(wrong)}")
     assert seen["content"] == {}
-    assert early
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -89,6 +88,12 @@ def test_invitations(pair: tuple[Person, Person], version: str) -> None:
     host.sees_member(refused, guest, "leave")
     with pytest.raises(Refused):
         guest.join(refused, server_of(host))
+
+    by_state = host.create(version, preset="private_chat")
+    host.put_state(by_state, "m.room.member", {"membership": "invite"}, guest.user_id)
+    guest.until(lambda: guest.invited.get(by_state), "the invitation set as state")
+    guest.join(by_state)
+    host.sees_member(by_state, guest, "join")
 
     taken_back = host.create(version, preset="private_chat", invite=[guest.user_id])
     guest.until(lambda: guest.invited.get(taken_back), "the third invitation")
@@ -159,3 +164,51 @@ def test_restricted_joins(pair: tuple[Person, Person], version: str) -> None:
     host.sees_member(room, guest, "join")
     guest.until(lambda: room in guest.joined, "the room")
     guest.sees(room, host.say(room, "you may"))
+
+
+@pytest.mark.parametrize("version", ["10", "12"])
+def test_knocking(pair: tuple[Person, Person], version: str) -> None:
+    host, guest = pair
+    rule = {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "knock"}}
+    room = host.create(version, preset="private_chat", initial_state=[rule])
+    guest.call("POST", f"/v3/knock/{quote(room)}", {"reason": "please"}, {"via": server_of(host)})
+    host.sees_member(room, guest, "knock")
+    host.act(room, "invite", guest)
+    guest.until(lambda: guest.invited.get(room), "the invitation")
+    guest.join(room, server_of(host))
+    host.sees_member(room, guest, "join")
+    guest.sees(room, host.say(room, "come in"))
+
+
+def test_lists_of_rooms_and_what_they_say_of_themselves(pair: tuple[Person, Person]) -> None:
+    host, guest = pair
+    room = host.create("12", preset="public_chat", visibility="public", name="Market", topic="Anything goes")
+    listed = guest.call("POST", "/v3/publicRooms", {"limit": 100}, {"server": server_of(host)})["chunk"]
+    (entry,) = (one for one in listed if one["room_id"] == room)
+    assert (entry["name"], entry["topic"], entry["num_joined_members"]) == ("Market", "Anything goes", 1)
+
+
+@pytest.mark.parametrize("version", ["10", "12"])
+def test_speaking_at_the_same_time(pair: tuple[Person, Person], version: str) -> None:
+    host, guest = pair
+    room = meet(host, guest, version)
+    with ThreadPoolExecutor(2) as pool:
+        said = list(pool.map(lambda who: [who.say(room, f"{who.name} {n}") for n in range(15)], (host, guest)))
+    for who in (host, guest):
+        for event_id in said[0] + said[1]:
+            who.sees(room, event_id)
+    last = host.put_state(room, "m.room.topic", {"topic": "Both were heard"})
+    guest.sees(room, last)
+    assert guest.state(room, "m.room.topic") == host.state(room, "m.room.topic")
+
+
+def test_power_given_to_the_other_server(pair: tuple[Person, Person]) -> None:
+    host, guest = pair
+    room = meet(host, guest, "11")
+    with pytest.raises(Refused):
+        guest.put_state(room, "m.room.name", {"name": "Mine"})
+    levels = host.state(room, "m.room.power_levels") or {}
+    levels["users"][guest.user_id] = 50
+    guest.sees(room, host.put_state(room, "m.room.power_levels", levels))
+    host.sees(room, guest.put_state(room, "m.room.name", {"name": "Mine"}))
+    assert host.state(room, "m.room.name") == {"name": "Mine"}
