@@ -68,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
     ):
         _command(commands, name, action, text).add_argument("file", type=Path)
 
+    _with_json(_command(commands, "well-known", _well_known, "print this server's signed well-known record"))
+    resolve = _command(commands, "resolve", _resolve, "find another server, and tell every step")
+    resolve.add_argument("name", help="a server name: what follows the colon in user IDs")
+    _with_json(resolve)
+
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=_version)
     _with_json(version)
@@ -199,6 +204,32 @@ def _transfer(options: argparse.Namespace, direction: str) -> int:
     except DatabaseRefused as problem:
         raise CommandFailed(str(problem)) from problem
     return 0
+
+
+def _well_known(options: argparse.Namespace) -> int:
+    config = load(options)
+    from homeserver.admin import well_known_record
+    from homeserver.main import SIGNING_KEY, signing_keys_of, wall_clock_ms
+
+    directory = Path(config.data_dir)
+    if not config.signing_key_path and not (directory / SIGNING_KEY).exists():
+        raise CommandFailed(f"No signing key in {directory}: start the server first (it makes one), or say --data-dir")
+    try:
+        record = well_known_record.record_of(config, signing_keys_of(config, directory), wall_clock_ms)
+    except well_known_record.NoRecord as problem:
+        raise CommandFailed(str(problem)) from problem
+    print(well_known_record.as_document(record, compact=options.json))
+    return 0
+
+
+def _resolve(options: argparse.Namespace) -> int:
+    config = load(options)
+    from homeserver.admin import resolve_server
+    from homeserver.main import wall_clock_ms
+
+    found = resolve_server.resolve(config, options.name, wall_clock_ms)
+    tell(options, resolve_server.as_text(found), **resolve_server.as_facts(found))
+    return 0 if found.failure is None else 1
 
 
 def _version(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from federation.wire.discovery import (
     Found,
     Route,
     SrvFound,
+    Step,
     WantWellKnown,
     WellKnownFound,
     discover,
@@ -20,7 +21,7 @@ from federation.wire.discovery import (
 )
 from federation.wire.dns import Dns, DnsFailure
 from federation.wire.well_known import Outcome, Pin, Policy, Verdict, decide, signing_key_ids
-from federation.wire.well_known_fetch import HOUR_MS, MINUTE_MS, Fetched, WellKnownFetch
+from federation.wire.well_known_fetch import HOUR_MS, MINUTE_MS, PATH, Fetched, WellKnownFetch
 
 MAX_CACHED = 20_000
 SRV_LIFETIME_MS = 5 * MINUTE_MS
@@ -137,9 +138,11 @@ class Resolver:
         if kept is None or kept.until <= self._now_ms():
             kept = await self._once(host)
         verdict = kept.verdict
+        note = f"{kept.note}; {verdict.outcome.value}: {verdict.reason}"
         if verdict.outcome is Outcome.REFUSE:
-            raise DiscoveryFailed(f"{host}: {verdict.reason}")
-        return WellKnownFound(verdict.address, f"{kept.note}; {verdict.outcome.value}: {verdict.reason}")
+            step = Step("3", f"https://{host}{PATH}", note)
+            raise DiscoveryFailed(f"{host}: {verdict.reason}", [step])
+        return WellKnownFound(verdict.address, note)
 
     async def _once(self, host: str) -> _Kept:
         """Whoever asks while it is being asked waits for the same answer."""
