@@ -66,6 +66,7 @@ class FolkmootPeer(Folkmoot):
             "trusted_key_servers": [],
             "allow_public_rooms_over_federation": True,
             "rc_federation": None,
+            "federation": {"destination_min_retry_interval": "1s", "destination_max_retry_interval": "2s"},
         }
         file.write_text(yaml.safe_dump(settings))
         return command
@@ -128,6 +129,7 @@ class SynapsePeer(Synapse):
             "rc_invites": {"per_room": free, "per_user": free, "per_issuer": free},
             "rc_room_creation": free,
             "rc_federation": {"sleep_limit": 100_000, "reject_limit": 100_000, "concurrent": 100},
+            "federation": {"destination_min_retry_interval": "1s", "destination_max_retry_interval": "2s"},
         }
         (self.directory / "homeserver.yaml").write_text(yaml.safe_dump(settings))
         command = [*self.command(), "--generate-keys"]
