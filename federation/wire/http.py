@@ -19,6 +19,7 @@ from twisted.web.client import (
     HTTPConnectionPool,
     PartialDownloadError,
     ResponseDone,
+    ResponseFailed,
     ResponseNeverReceived,
 )
 from twisted.web.http import PotentialDataLoss
@@ -119,6 +120,8 @@ class TwistedHttp:
         except (TimeoutError, CancelledError):
             raise HttpFailure(f"no answer within {seconds:g} seconds") from None
         except Exception as problem:  # the many exceptions of connections, TLS and HTTP parsing
+            if _was_cancelled(problem):
+                raise HttpFailure(f"no answer within {seconds:g} seconds") from None
             raise HttpFailure(_reason(problem)) from problem
 
     def close(self) -> "Deferred[None]":
@@ -152,6 +155,11 @@ async def _exchange(
 
 def _nothing_received(problem: ResponseNeverReceived) -> bool:
     return not any(reason.check(PartialDownloadError, CancelledError, TimeoutError) for reason in problem.reasons)
+
+
+def _was_cancelled(problem: Exception) -> bool:
+    """How the agent says that it was cancelled before the header of the answer was complete."""
+    return isinstance(problem, ResponseFailed) and any(one.check(CancelledError) for one in problem.reasons)
 
 
 def _read(response: Any, max_bytes: int) -> "Deferred[bytes]":
