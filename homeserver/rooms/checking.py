@@ -9,10 +9,12 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
+from federation.rules.canonical_json import CanonicalJSONError
 from federation.rules.checks import verified_or_redacted
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.room_versions import RoomVersion
+from federation.rules.signing import SignatureError
 from homeserver.rooms.peers import Verifier
 
 CHUNK = 50
@@ -78,3 +80,17 @@ def in_order(events: Iterable[Event], by_predecessors: bool = False) -> list[Eve
             before = event.prev_event_ids if by_predecessors else event.auth_event_ids
             stack += [(waiting[id_], False) for id_ in before if id_ in waiting and id_ not in done]
     return ordered
+
+
+def as_refusal(error: MatrixError) -> MatrixError:
+    """What to answer a server whose event (of a join, leave, knock or invite) did not stand the checks.
+
+    A wrong signature is 403 M_FORBIDDEN (no 401: the request itself was signed rightly), anything else 400.
+    """
+    if isinstance(error, SignatureError):
+        return MatrixError(403, "M_FORBIDDEN", error.error)
+    if isinstance(error, CanonicalJSONError):
+        return MatrixError(400, "M_BAD_JSON", error.error)
+    if error.status in (400, 401, 413):
+        return MatrixError(400, "M_INVALID_PARAM", error.error)
+    return error

@@ -14,7 +14,7 @@ from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import is_valid_room_id, server_name_of
 from federation.rules.room_versions import RoomVersion
-from homeserver.rooms.checking import Checking
+from homeserver.rooms.checking import Checking, as_refusal
 from homeserver.rooms.peer_reading import known_version
 from homeserver.rooms.resident import Resident
 from homeserver.rooms.room import Room, Rooms, stored_form
@@ -83,9 +83,7 @@ class Invitations:
                 raise MatrixError(400, "M_INVALID_PARAM", "Not an invite of a user of this server")
             checked = await self._checking.event(pdu, version, room_id)
         except MatrixError as error:
-            if error.status in (400, 401, 413):
-                raise MatrixError(400, "M_INVALID_PARAM", error.error) from None
-            raise
+            raise as_refusal(error) from None
         if checked.json != event.json:
             raise MatrixError(400, "M_INVALID_PARAM", "The event does not fit its hash")
         return checked

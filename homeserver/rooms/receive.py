@@ -117,7 +117,10 @@ class Receive:
                 event = await self._checking.event(pdu, room.version, room_id)
                 placed = await self.checked(origin, room_id, event)
                 durable.append(placed.durable)
-                results[event.event_id] = placed.why if placed.verdict is Verdict.REJECTED else None
+                # A rejected event is dealt with and kept as rejected: to its sender nothing went wrong.
+                results[event.event_id] = None
+                if placed.verdict is Verdict.REJECTED:
+                    _report.info("{event} in {room} is rejected: {why}", event=ids, room=room_id, why=placed.why)
             except MatrixError as error:
                 for event_id in ids:
                     results[event_id] = error.error

@@ -16,7 +16,7 @@ from federation.rules.event import Event
 from federation.rules.hashes import encode_base64
 from federation.rules.ids import is_valid_user_id, server_name_of
 from federation.rules.signing import SigningKey, with_signature
-from homeserver.rooms.checking import Checking
+from homeserver.rooms.checking import Checking, as_refusal
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.place import Verdict
 from homeserver.rooms.receive import Receive
@@ -152,17 +152,16 @@ class Resident:
                 and event.type == "m.room.member"
                 and event.content.get("membership") == membership
                 and event.state_key == event.sender
-                and server_name_of(event.sender) == origin
             )
+            if expected and server_name_of(event.sender) != origin:
+                raise MatrixError(403, "M_FORBIDDEN", "The event is not of a user of the server that sends it")
             if not expected:
                 raise MatrixError(400, "M_INVALID_PARAM", f"Not an event by which a user of that server does {membership}")
             if membership == "join":
                 pdu = self._vouched(room, event)
             return await self._checking.event(pdu, room.version, room.room_id)
         except MatrixError as error:
-            if error.status in (400, 401, 413):
-                raise MatrixError(400, "M_INVALID_PARAM", error.error) from None
-            raise
+            raise as_refusal(error) from None
 
     def _vouched(self, room: Room, event: Event) -> dict[str, Any]:
         """A restricted join through one of our users needs our signature as well (Server-Server API, "Restricted rooms")."""

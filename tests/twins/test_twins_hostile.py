@@ -266,10 +266,10 @@ def test_c03_auth_events_of_another_room_or_rejected(town: Town, a: Twin, evil: 
     twice = evil.event(room, auth_event_ids=[*good.auth_event_ids, good.auth_event_ids[0]])
     bare = evil.event(room, auth_event_ids=[])
     results = evil.transaction(a, twice, bare)["pdus"]
-    assert "error" in results[twice.event_id] and "error" in results[bare.event_id]
+    assert results == {twice.event_id: {}, bare.event_id: {}}, "rejected is dealt with"
     assert a.knows(twice.event_id) == a.knows(bare.event_id) == "rejected"
     elsewhere = evil.event(room, auth_event_ids=[*good.auth_event_ids[:1], foreign.event_id, good.auth_event_ids[2]])
-    assert "error" in evil.transaction(a, elsewhere, txn="2")["pdus"][elsewhere.event_id]
+    evil.transaction(a, elsewhere, txn="2")
     assert a.knows(elsewhere.event_id) in ("rejected", "unknown")
 
 
