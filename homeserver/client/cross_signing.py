@@ -9,6 +9,9 @@ from homeserver.keys.cross_signing import USAGES, CrossSigning
 from homeserver.web.call import Answer, Call
 from homeserver.web.routes import Route
 
+_OLD_UPLOAD = "/_matrix/client/unstable/keys/device_signing/upload"
+"""Clients of before v1.1 use it."""
+
 
 class UploadKeysRequest(msgspec.Struct):
     """`POST /keys/device_signing/upload`; `auth` is read by the interactive authentication."""
@@ -35,7 +38,7 @@ class CrossSigningKeys:
     def routes(self) -> list[Route]:
         """The routes of this module."""
         return [
-            Route("POST", "/_matrix/client/v3/keys/device_signing/upload", self.upload_keys),
+            Route("POST", "/_matrix/client/v3/keys/device_signing/upload", self.upload_keys, aliases=(_OLD_UPLOAD,)),
             Route("POST", "/_matrix/client/v3/keys/signatures/upload", self.upload_signatures),
         ]
 

@@ -23,6 +23,7 @@ class PushRulesApi:
         return [
             Route("GET", _ROOT, self.get_all, aliases=(_ROOT[:-1],)),
             Route("GET", _ROOT + "global/", self.get_global, aliases=(_ROOT + "global",)),
+            Route("GET", _ROOT + "global/{kind}/", self.get_kind),
             Route("GET", _RULE, self.get_rule),
             Route("PUT", _RULE, self.put_rule),
             Route("DELETE", _RULE, self.delete_rule),
@@ -39,6 +40,13 @@ class PushRulesApi:
     def get_global(self, call: Call) -> dict[str, Any]:
         """All rules by kind."""
         return dict(self._rules(call))
+
+    def get_kind(self, call: Call) -> list[rulesets.Rule]:
+        """The rules of one kind (of older versions of the specification; clients still ask)."""
+        kind = call.params["kind"]
+        if kind not in rulesets.KINDS:
+            raise MatrixError(400, "M_INVALID_PARAM", f"There is no kind of push rule called {kind[:50]!r}")
+        return list(self._rules(call)[kind])
 
     def get_rule(self, call: Call) -> dict[str, Any]:
         """One rule."""

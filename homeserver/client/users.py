@@ -61,8 +61,7 @@ class UserDirectoryEndpoints:
         searcher = call.requester.user_id
         found: list[dict[str, Any]] = []
         for row in rows:
-            seen = settings.search_all_users or row.user_id == searcher
-            if not seen and not self._visibility.visible_to(searcher, row.user_id):
+            if not settings.search_all_users and not self._visibility.visible_to(searcher, row.user_id):
                 continue
             if len(found) == limit:
                 return {"results": found, "limited": True}

@@ -17,8 +17,9 @@ class FindableUsers:
         self._overviews = overviews
 
     def visible_to(self, searcher: str, user_id: str) -> bool:
-        """The two share a room, or ``user_id`` is in a public or world-readable one."""
-        if self._memberships.share_room(searcher, user_id):
+        """The two share a room, or ``user_id`` is in a public or world-readable one. For oneself only the latter counts:
+        what is found then is what strangers find."""
+        if searcher != user_id and self._memberships.share_room(searcher, user_id):
             return True
         rooms = list(self._memberships.joined_rooms(user_id))[:MAX_ROOMS]
         with self._log.snapshot() as snapshot:

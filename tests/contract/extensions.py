@@ -6,6 +6,7 @@ EXTENSIONS = {
     ("GET", "/_matrix/client/v3/auth/{authType}/fallback/web"): "in the specification's prose",
     ("POST", "/_matrix/client/v3/auth/{authType}/fallback/web"): "the form of the page above",
     ("GET", "/_matrix/static/client/login/"): "in the specification's prose",
+    ("GET", "/_matrix/client/v3/pushrules/global/{kind}/"): "one kind of push rules, from r0",
     ("POST", "/_matrix/client/v3/keys/upload/{deviceId}"): "the old form of /keys/upload",
     ("POST", "/_matrix/client/v3/rooms/{roomId}/redact/{eventId}"): "without transaction id, from r0",
     ("POST", "/_matrix/client/v3/rooms/{roomId}/send/{eventType}"): "without transaction id, from r0",
