@@ -7,12 +7,12 @@ from typing import Any
 from config.schema import Config
 from federation.rules.errors import MatrixError
 from homeserver.accounts import tokens
-from homeserver.accounts.devices import Devices, remove_devices
+from homeserver.accounts.devices import DEVICE_CHANGED, Devices, remove_devices
 from homeserver.accounts.sessions import Authenticator, end_predecessor
 from homeserver.accounts.tokens import token_hash
 from homeserver.accounts.user_names import check_device_id, check_device_name
 from homeserver.web.call import Requester
-from storage.tables import access_tokens, devices, login_tokens, refresh_tokens, users
+from storage.tables import access_tokens, devices, login_tokens, outbox, refresh_tokens, users
 from storage.tables.access_tokens import RevokedToken
 from storage.tables.database import Cursor, Database
 
@@ -80,7 +80,10 @@ class Logins:
         device_id = wish.device_id or tokens.new_device_id()
         is_new = devices.ensure_device(cur, user_id, device_id, wish.display_name, now)
         revoked: list[RevokedToken] = []
-        if not is_new:
+        if is_new:
+            # Others learn of a device when it comes, not only when it has keys (Server-Server API, "Device Management").
+            outbox.add(cur, DEVICE_CHANGED, {"user_id": user_id, "device_id": device_id})
+        else:
             revoked = access_tokens.revoke_device_tokens(cur, user_id, [device_id])
             refresh_tokens.delete_device_refresh_tokens(cur, user_id, [device_id])
         session_end = _later(now, self._config.session_lifetime)

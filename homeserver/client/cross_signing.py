@@ -10,7 +10,8 @@ from homeserver.web.call import Answer, Call
 from homeserver.web.routes import Route
 
 _OLD_UPLOAD = "/_matrix/client/unstable/keys/device_signing/upload"
-"""Clients of before v1.1 use it."""
+_OLD_SIGNATURES = "/_matrix/client/unstable/keys/signatures/upload"
+"""The paths of before v1.1; clients still use them."""
 
 
 class UploadKeysRequest(msgspec.Struct):
@@ -39,7 +40,7 @@ class CrossSigningKeys:
         """The routes of this module."""
         return [
             Route("POST", "/_matrix/client/v3/keys/device_signing/upload", self.upload_keys, aliases=(_OLD_UPLOAD,)),
-            Route("POST", "/_matrix/client/v3/keys/signatures/upload", self.upload_signatures),
+            Route("POST", "/_matrix/client/v3/keys/signatures/upload", self.upload_signatures, aliases=(_OLD_SIGNATURES,)),
         ]
 
     async def upload_keys(self, call: Call) -> dict[str, Any] | Answer:
