@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -106,11 +107,16 @@ class Folkmoot(Server):
 
     def command(self) -> list[str]:
         config = self.directory / "folkmoot.yaml"
+        config.write_text(yaml.safe_dump(self.settings()))
+        return [str(Path(sys.executable).with_name("folkmoot")), "run", "--config", str(config)]
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration."""
         limits = (
             "rc_message", "rc_registration", "rc_registration_token_validity", "rc_login", "rc_joins",
             "rc_invites", "rc_room_creation", "rc_key_requests",
         )  # fmt: skip
-        settings = dict.fromkeys(limits) | {
+        return dict.fromkeys(limits) | {
             "server_name": "bench.localhost",
             "data_dir": str(self.directory / "data"),
             "listeners": [{"port": self.port, "bind_addresses": [self.host]}],
@@ -118,8 +124,6 @@ class Folkmoot(Server):
             "enable_registration_without_verification": True,
             "limits": {"max_connections_per_address": 10_000},
         }
-        config.write_text(yaml.safe_dump(settings))
-        return [str(Path(sys.executable).with_name("folkmoot")), "run", "--config", str(config)]
 
     @property
     def data(self) -> Path:
@@ -163,10 +167,19 @@ class Synapse(Server):
         return seconds
 
     def _configure(self) -> None:
+        (self.directory / "log.yaml").write_text(yaml.safe_dump(self.logging()))
+        (self.directory / "homeserver.yaml").write_text(yaml.safe_dump(self.settings()))
+        command = [*self.command(), "--generate-keys"]
+        subprocess.run(command, check=True, capture_output=True, cwd=self.directory)
+
+    def logging(self) -> dict[str, Any]:
+        """The configuration of Python's logging."""
+        return {"version": 1, "disable_existing_loggers": False, "root": {"level": "WARNING", "handlers": []}}
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration."""
         free = {"per_second": 1e6, "burst_count": 1_000_000}
-        log = {"version": 1, "disable_existing_loggers": False, "root": {"level": "WARNING", "handlers": []}}
-        (self.directory / "log.yaml").write_text(yaml.safe_dump(log))
-        settings = {
+        return {
             "server_name": "bench.localhost",
             "report_stats": False,
             "signing_key_path": str(self.directory / "signing.key"),
@@ -201,9 +214,6 @@ class Synapse(Server):
             "rc_room_creation": free,
             "rc_presence": {"per_user": free},
         }
-        (self.directory / "homeserver.yaml").write_text(yaml.safe_dump(settings))
-        command = [*self.command(), "--generate-keys"]
-        subprocess.run(command, check=True, capture_output=True, cwd=self.directory)
 
     def _start_postgres(self) -> None:
         binaries, cluster = _postgres_binaries(), self.directory / "postgres"
