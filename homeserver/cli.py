@@ -123,12 +123,12 @@ def listen_address(text: str) -> dict[str, Any]:
 
 def _run(options: argparse.Namespace) -> int:
     config = load(options)
-    from homeserver import main as wiring
+    from homeserver.process import run
 
     # Requests leave little in cycles. The program itself need not be searched for them again and again.
     gc.freeze()
     gc.set_threshold(COLLECT_AFTER, 10, 10)
-    return int(wiring.run(config))
+    return run(config)
 
 
 def _check_config(options: argparse.Namespace) -> int:
@@ -209,7 +209,8 @@ def _transfer(options: argparse.Namespace, direction: str) -> int:
 def _well_known(options: argparse.Namespace) -> int:
     config = load(options)
     from homeserver.admin import well_known_record
-    from homeserver.main import SIGNING_KEY, signing_keys_of, wall_clock_ms
+    from homeserver.signing_key_file import SIGNING_KEY, signing_keys_of
+    from homeserver.start import wall_clock_ms
 
     directory = Path(config.data_dir)
     if not config.signing_key_path and not (directory / SIGNING_KEY).exists():
@@ -225,7 +226,7 @@ def _well_known(options: argparse.Namespace) -> int:
 def _resolve(options: argparse.Namespace) -> int:
     config = load(options)
     from homeserver.admin import resolve_server
-    from homeserver.main import wall_clock_ms
+    from homeserver.start import wall_clock_ms
 
     found = resolve_server.resolve(config, options.name, wall_clock_ms)
     tell(options, resolve_server.as_text(found), **resolve_server.as_facts(found))

@@ -18,7 +18,9 @@ from twisted.internet.threads import deferToThread
 from config.schema import Config, Listener
 from federation.rules.signing import SigningKey
 from homeserver.main import Homeserver
-from homeserver.rooms.create import Wish
+from homeserver.rooms.create import Create, Wish
+from homeserver.services import Services
+from homeserver.start import wall_clock_ms
 from homeserver.sync.stream import Code
 from homeserver.web.call import Call, Requester
 from homeserver.web.http import HttpServer
@@ -36,11 +38,14 @@ class Server:
     def __init__(self, database: Database) -> None:
         key = SigningKey.from_seed(b"k" * 32, "test", "ed25519:k")
         config = Config(server_name="test", enable_registration=True, enable_registration_without_verification=True)
-        self.homeserver = Homeserver(config, reactor, MemoryLog(reactor), database, [key])  # type: ignore[arg-type]
-        self.sockets = SocketServer(self.homeserver.live, SocketSettings(), reactor)
-        http = HttpServer(self.homeserver.router, reactor, upgrades=self.sockets)
+        log: Any = MemoryLog(reactor)
+        self.services = Services(config, reactor, log, database, [key], wall_clock_ms)
+        homeserver = Homeserver(self.services)
+        self.router = homeserver.router
+        self.sockets = SocketServer(homeserver.live, SocketSettings(), reactor)
+        http = HttpServer(self.router, reactor, upgrades=self.sockets)
         self.listeners = Listeners(reactor, http, [Listener(port=0, bind_addresses=("127.0.0.1",))])
-        self.homeserver.start()
+        self.services.start()
         self.listeners.start()
 
     @property
@@ -51,28 +56,26 @@ class Server:
         """The access token of a new account."""
         body = b'{"username":"%b","password":"correct horse","auth":{"type":"m.login.dummy"}}' % name.encode()
         call = Call("POST", "/_matrix/client/v3/register", {"content-type": "application/json"}, body, "127.0.0.1")
-        answer = await self.homeserver.router.handle(call)
+        answer = await self.router.handle(call)
         assert answer.status == 200, answer.body
         token: str = answer.body["access_token"]  # type: ignore[index]
         return token
 
     async def room(self, *names: str) -> str:
         """A room with these members."""
-        rooms = self.homeserver
-        from homeserver.rooms.create import Create
-
+        services = self.services
         wish = Wish(f"@{names[0]}:test", "10", preset="public_chat")
-        room_id = await Create(rooms.rooms, rooms.aliases).create(wish)
+        room_id = await Create(services.rooms, services.aliases).create(wish)
         for name in names[1:]:
-            await rooms.membership.join(Requester(f"@{name}:test", "D"), room_id, {}, None)
+            await services.membership.join(Requester(f"@{name}:test", "D"), room_id, {}, None)
         return room_id
 
     async def stop(self) -> None:
         self.sockets.stop(Code.RESTART, "test ends")
         await self.listeners.stop(1)
-        self.homeserver.sync.stop()
-        await self.homeserver.accounts.stop()
-        await self.homeserver.log.close()
+        self.services.sync.stop()
+        await self.services.accounts.stop()
+        await self.services.log.close()
 
 
 @pytest_twisted.async_yield_fixture
@@ -144,7 +147,7 @@ async def test_the_browser_client_shows_what_is_said(server: Server, tmp_path: P
     room_id = await server.room("ann")
     from homeserver.rooms.send import Send
 
-    send = Send(server.homeserver.rooms, server.homeserver.aliases)
+    send = Send(server.services.rooms, server.services.aliases)
     content = {"msgtype": "m.text", "body": "seen in a browser"}
     await send.message(Requester("@ann:test", "D"), room_id, "m.room.message", content, None)
     fragment = f"server=http://127.0.0.1:{server.port}&token={ann}&room={room_id}"
