@@ -26,7 +26,10 @@ _ABSENT = (0, 0)
 
 
 class Spans(NamedTuple):
-    """Where values stand in an event's bytes, each ``(start, end)``; ``(0, 0)`` for one that is not there."""
+    """Where values stand in an event's bytes, each ``(start, end)``; ``(0, 0)`` for one that is not there.
+
+    ``redacts`` of a redaction is where its room version has it, at the top level or inside ``content``.
+    """
 
     content: tuple[int, int]
     room_id: tuple[int, int]
@@ -262,8 +265,6 @@ def build_event(
     event.prev_event_ids = _ids(prev_event_ids, version)
     event.unsigned = {}
     event.redacts = redacts
-    if version.redacts_in_content and type == "m.room.redaction":
-        event.redacts = _string_or_none(content.get("redacts"))
     event.spans = _spans_of_built(
         len(head),
         len(body),
@@ -275,31 +276,10 @@ def build_event(
         state_json,
         tail,
     )
+    if version.redacts_in_content and type == "m.room.redaction":
+        event.redacts = _string_or_none(content.get("redacts"))
+        event.spans = event.spans._replace(redacts=_redacts_in(content, event.spans.content[0], version))
     return event
-
-
-def client_dict(event: Event) -> dict[str, Any]:
-    """The event in the format that clients see, with its own ``unsigned`` when there is any.
-
-    ``redacts`` stands at the top level and in ``content``, whatever the room version (room version 11,
-    "Moving the redacts property").
-    """
-    shown: dict[str, Any] = {
-        "content": event.content,
-        "event_id": event.event_id,
-        "origin_server_ts": event.origin_server_ts,
-        "room_id": event.room_id,
-        "sender": event.sender,
-        "type": event.type,
-    }
-    if event.state_key is not None:
-        shown["state_key"] = event.state_key
-    if event.type == "m.room.redaction" and event.redacts is not None:
-        shown["redacts"] = event.redacts
-        shown["content"] = {**event.content, "redacts": event.redacts}
-    if event.unsigned:
-        shown["unsigned"] = event.unsigned
-    return shown
 
 
 def _parse(data: bytes, version: RoomVersion) -> dict[str, Any]:
@@ -330,19 +310,35 @@ def _string_or_none(value: object) -> str | None:
 
 
 def _encode_with_spans(pdu: dict[str, Any], version: RoomVersion) -> tuple[bytes, Spans]:
-    """Canonical JSON of an event, value by value, so that their places are known."""
+    """Canonical JSON of an event, and where its values are."""
+    data, places = _encode_by_key(pdu, version)
+    if version.room_id_is_create_hash and pdu["type"] == "m.room.create":
+        places.pop("room_id", None)
+    if version.redacts_in_content and pdu["type"] == "m.room.redaction":
+        places["redacts"] = _redacts_in(pdu["content"], places["content"][0], version)
+    return data, Spans(*(places.get(key, _ABSENT) for key in Spans._fields))
+
+
+def _redacts_in(content: dict[str, Any], start: int, version: RoomVersion) -> tuple[int, int]:
+    """The place of ``redacts`` in a content whose bytes begin at ``start``."""
+    if not isinstance(content.get("redacts"), str):
+        return _ABSENT
+    begin, end = _encode_by_key(content, version)[1]["redacts"]
+    return start + begin, start + end
+
+
+def _encode_by_key(value: dict[str, Any], version: RoomVersion) -> tuple[bytes, dict[str, tuple[int, int]]]:
+    """Canonical JSON of an object, value by value, so that their places are known."""
     pieces: list[bytes] = []
     places: dict[str, tuple[int, int]] = {}
     at = 0
-    for key in sorted(pdu):
+    for key in sorted(value):
         name = (b"," if pieces else b"{") + encode_event(key, version) + b":"
-        value = encode_event(pdu[key], version)
-        places[key] = (at + len(name), at + len(name) + len(value))
-        at += len(name) + len(value)
-        pieces.append(name + value)
-    if version.room_id_is_create_hash and pdu["type"] == "m.room.create":
-        places.pop("room_id", None)
-    return b"".join(pieces) + b"}", Spans(*(places.get(key, _ABSENT) for key in Spans._fields))
+        encoded = encode_event(value[key], version)
+        places[key] = (at + len(name), at + len(name) + len(encoded))
+        at += len(name) + len(encoded)
+        pieces.append(name + encoded)
+    return b"".join(pieces) + b"}", places
 
 
 def _spans_of_built(

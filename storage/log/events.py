@@ -37,7 +37,7 @@ RELAYED: Final = 16
 """Another server's event that this server has accepted for it (send_join and the like) and sends to the others."""
 
 SPANS: Final = ("content", "room_id", "sender", "state_key", "type", "redacts")
-"""The top-level keys whose values the writer locates, in this order."""
+"""The keys whose values the writer locates, in this order; a redaction's ``redacts`` may lie inside ``content``."""
 Span = tuple[int, int]
 """Start and end byte offsets of a JSON value in the pdu; ``(0, 0)`` when the key is absent."""
 ABSENT: Final[Span] = (0, 0)
@@ -165,7 +165,7 @@ class EventRecord:
 
     @property
     def redacts(self) -> str | None:
-        """Top-level ``redacts`` (room versions before 11)."""
+        """``redacts``: at the top level or, from room version 11 on, inside ``content``."""
         return self._string(5)
 
     @property
@@ -235,7 +235,8 @@ class EventRecord:
         """The event in client format, spliced from slices of the stored bytes.
 
         ``with_room_id=False`` for places that name the room themselves (sync). ``unsigned``: JSON bytes of
-        the ``unsigned`` object, left out when ``None``.
+        the ``unsigned`` object, left out when ``None``. A redaction has ``redacts`` both at the top level and
+        in ``content``, whatever its room version (room version 11, "Moving the redacts property").
         """
         data = self._data
         base = self._pdu_start
@@ -255,7 +256,12 @@ class EventRecord:
         if with_room_id:
             pieces += (b',"room_id":', orjson.dumps(self.room_id))
         if x1:
-            pieces += (b',"redacts":', data[base + x0 : base + x1])
+            redacts = data[base + x0 : base + x1]
+            pieces += (b',"redacts":', redacts)
+            if not c0 < x0 < c1 and data[base + t0 : base + t1] == b'"m.room.redaction"':
+                # Canonical order puts the content before a top-level redacts, so that it is never absent here.
+                rest = pieces[1][1:]
+                pieces[1] = b'{"redacts":' + redacts + (rest if rest == b"}" else b"," + rest)
         if unsigned is not None:
             pieces += (b',"unsigned":', unsigned)
         pieces.append(b"}")

@@ -200,6 +200,22 @@ def test_redactions(server: RoomServer) -> None:
     assert "reason" not in server.ok("carol", "GET", f"/rooms/{room}/event/{first[1]['event_id']}")["content"]
 
 
+@pytest.mark.parametrize("version", ["10", "11", "12"])
+def test_clients_find_redacts_in_both_places_whatever_the_room_version(server: RoomServer, version: str) -> None:
+    room = server.create("alice", room_version=version)
+    event = server.say("alice", room)
+    for content in ({}, {"reason": "bad"}):
+        path = f"/rooms/{room}/redact/{event}/{len(content)}"
+        redaction = server.ok("alice", "PUT", path, content)["event_id"]
+        seen = server.ok("alice", "GET", f"/rooms/{room}/event/{redaction}")
+        assert seen["redacts"] == event and seen["content"] == {**content, "redacts": event}
+    because = server.ok("alice", "GET", f"/rooms/{room}/event/{event}")["unsigned"]["redacted_because"]
+    assert because["redacts"] == because["content"]["redacts"] == event
+    # Another type may have such a key of its own, which means nothing.
+    other = server.ok("alice", "PUT", f"/rooms/{room}/send/org.example/o", {"redacts": event})["event_id"]
+    assert "redacts" not in server.ok("alice", "GET", f"/rooms/{room}/event/{other}")
+
+
 def test_f03_redacted_content_is_gone_everywhere_and_after_restart(server: RoomServer) -> None:
     room = server.create("alice", preset="public_chat", visibility="public")
     server.join("bob", room)
