@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from config.errors import ConfigError
 
@@ -68,7 +69,19 @@ def parser() -> argparse.ArgumentParser:
     ):
         _command(commands, name, action, text).add_argument("file", type=Path)
 
-    _with_json(_command(commands, "well-known", _well_known, "print this server's signed well-known record"))
+    record = _command(commands, "well-known", _well_known, "print this server's signed well-known record")
+    _with_json(record)
+    forget = _below(record, "forget", _forget_pin, "forget what was pinned of another server's record")
+    forget.add_argument("name", help="the other server's name")
+
+    peers = _command(commands, "peers", _peers, "how sending to every other server goes")
+    _with_json(peers)
+    for name, action, text in (
+        ("show", _show_peer, "all that is known of one server"),
+        ("retry", _retry_peer, "try a server again now"),
+    ):
+        _below(peers, name, action, text).add_argument("name", help="the other server's name")
+
     resolve = _command(commands, "resolve", _resolve, "find another server, and tell every step")
     resolve.add_argument("name", help="a server name: what follows the colon in user IDs")
     _with_json(resolve)
@@ -90,6 +103,20 @@ def _command(commands: Any, name: str, action: Any, text: str) -> argparse.Argum
         "--server-name", metavar="NAME", help="what follows the colon in user IDs; default: localhost"
     )
     return command
+
+
+def _below(command: argparse.ArgumentParser, name: str, action: Any, text: str) -> argparse.ArgumentParser:
+    """A command of a command. It takes the same flags, in either place."""
+    if command._subparsers is None:
+        command.add_subparsers(metavar="COMMAND", required=False)
+    assert command._subparsers is not None
+    (commands,) = [found for found in command._subparsers._group_actions if isinstance(found, argparse._SubParsersAction)]
+    below = _command(commands, name, action, text)
+    _with_json(below)
+    for flag in below._actions:
+        if flag.dest != "help":
+            flag.default = argparse.SUPPRESS  # a default here would undo a flag given before the name
+    return below
 
 
 def _with_json(command: argparse.ArgumentParser) -> None:
@@ -221,6 +248,50 @@ def _well_known(options: argparse.Namespace) -> int:
         raise CommandFailed(str(problem)) from problem
     print(well_known_record.as_document(record, compact=options.json))
     return 0
+
+
+def _forget_pin(options: argparse.Namespace) -> int:
+    found = _ask(options, "DELETE", f"/pins/{_segment(options.name)}")
+    tell(options, f"The record of {found['server_name']} is judged as if it had never been seen", **found)
+    return 0
+
+
+def _peers(options: argparse.Namespace) -> int:
+    found = _ask(options, "GET", "/peers")
+    from homeserver.admin import peer_text
+
+    tell(options, peer_text.table(found["peers"]), **found)
+    return 0
+
+
+def _show_peer(options: argparse.Namespace) -> int:
+    found = _ask(options, "GET", f"/peers/{_segment(options.name)}")
+    from homeserver.admin import peer_text
+
+    tell(options, peer_text.detail(found), **found)
+    return 0
+
+
+def _retry_peer(options: argparse.Namespace) -> int:
+    _ask(options, "POST", f"/peers/{_segment(options.name)}/retry")
+    tell(options, f"{options.name} is tried now; folkmoot peers show {options.name} tells how it went", server=options.name)
+    return 0
+
+
+def _ask(options: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What the running server answers to an operator."""
+    config = load(options)
+    from homeserver.admin.running_server import NotAnswered, ask
+
+    try:
+        return ask(config, method, path, body)
+    except NotAnswered as problem:
+        raise CommandFailed(str(problem)) from problem
+
+
+def _segment(name: str) -> str:
+    """A name as one part of a path."""
+    return quote(name, safe="")
 
 
 def _resolve(options: argparse.Namespace) -> int:

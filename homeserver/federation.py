@@ -131,7 +131,7 @@ class Federation:
         )
         self._http = TwistedHttp(reactor, dns, tls, AddressFilter(config.federation_ip_range_blacklist))
         policy = config.federation_well_known_policy
-        resolver = Resolver(
+        self.resolver = resolver = Resolver(
             WellKnownFetch(self._http, now_ms, USER_AGENT),
             dns,
             StoredPins(self._database, now_ms),
@@ -140,15 +140,14 @@ class Federation:
             random.random,
         )
         times = config.federation
-        self._life = _Life(
-            InMemoryDestinations(
-                now_ms,
-                random.random,
-                times.destination_min_retry_interval,
-                times.destination_retry_multiplier,
-                times.destination_max_retry_interval,
-            )
+        self.back_offs = InMemoryDestinations(
+            now_ms,
+            random.random,
+            times.destination_min_retry_interval,
+            times.destination_retry_multiplier,
+            times.destination_max_retry_interval,
         )
+        self._life = _Life(self.back_offs)
         self.client = FederationClient(
             signing_keys[0],
             config.server_name,

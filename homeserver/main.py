@@ -1,7 +1,7 @@
 """One running homeserver: its services, and the two ways in, requests and sockets."""
 
 from homeserver.metrics import Metrics, Stats
-from homeserver.operations import operations_of
+from homeserver.operations import operations_of, operator_routes
 from homeserver.services import Services
 from homeserver.sync.live import LiveSync
 from homeserver.sync.live_frames import LiveFrames
@@ -37,6 +37,7 @@ class Homeserver:
             hello_timeout=services.config.websocket.hello_timeout / 1000,
         )
         services.accounts.authenticator.on_revoked.append(self.live.revoked)
+        self.operator_router = Router(operator_routes(services), services.accounts.authenticator, services.limits)
 
     def _metrics(self) -> list[Route]:
         return Metrics(self.stats()).routes() if self.services.config.enable_metrics else []
@@ -48,4 +49,5 @@ class Homeserver:
             "log": lambda: {"position": services.log.position, "commits": services.log.groups},
             "database": services.database.stats,
             "sync": lambda: {"waiting_polls": services.feed.waiting, "sockets": self.live.connections},
+            **({} if services.federation is None else {"federation": services.federation.outbound.stats}),
         }

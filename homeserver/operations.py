@@ -3,6 +3,8 @@
 
 
 from homeserver.accounts.account_data import AccountData
+from homeserver.admin.peers import PeerOperations
+from homeserver.admin.pins import PinOperations
 from homeserver.admin.register import SharedSecretRegistration
 from homeserver.client.account_data import AccountDataEndpoints
 from homeserver.client.account_endpoints import account_endpoints
@@ -178,4 +180,15 @@ def _room_routes(services: Services) -> list[Route]:
         *MessagePagination(services.reading, None if remote is None else remote.rooms.history).routes(),
         *EventContext(services.reading).routes(),
         *RoomEventByTimestamp(services.reading).routes(),
+    ]
+
+
+def operator_routes(services: Services) -> list[Route]:
+    """What the operator's commands ask of the running server, over its socket in the data directory."""
+    federation = services.federation
+    if federation is None:
+        return []
+    return [
+        *PeerOperations(federation.outbound, federation.back_offs, federation.resolver).routes(),
+        *PinOperations(services.database, federation.resolver).routes(),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from config.data_directory import DataDirectory
 from config.schema import Config
+from homeserver.admin.operator_socket import OperatorSocket
 from homeserver.main import Homeserver
 from homeserver.services import Services
 from homeserver.signing_key_file import signing_keys_of
@@ -38,9 +39,11 @@ class Running:
         homeserver: Homeserver,
         directory: DataDirectory,
         listeners: Listeners,
+        operator: OperatorSocket,
         sockets: SocketServer | None = None,
     ) -> None:
         self.homeserver = homeserver
+        self._operator = operator
         self._sockets = sockets
         self.listeners = listeners
         self._directory = directory
@@ -50,6 +53,7 @@ class Running:
         if self._sockets is not None:
             # Not waited for: a peer that does not answer is cut with the other connections.
             self._sockets.stop(Code.RESTART, "the server restarts")
+        await self._operator.stop(DRAIN_SECONDS)
         await self.listeners.stop(DRAIN_SECONDS)
         await self.homeserver.services.stop()
         self._directory.release()
@@ -87,13 +91,16 @@ async def start(config: Config, reactor: Any, now_ms: Callable[[], int] = wall_c
         if config.tls_certificate_path and config.tls_private_key_path:
             certificate = Certificate(config.tls_certificate_path, config.tls_private_key_path)
         listeners = Listeners(reactor, server, config.listeners, certificate)
+        operator = OperatorSocket(reactor, directory.path, homeserver.operator_router)
         try:
             services.start()
+            operator.start()
             listeners.start()
         except BaseException:
+            await operator.stop(0)
             await services.stop()
             raise
-        return Running(homeserver, directory, listeners, sockets)
+        return Running(homeserver, directory, listeners, operator, sockets)
     except BaseException:
         directory.release()
         raise

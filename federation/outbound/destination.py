@@ -56,6 +56,7 @@ class Stored(msgspec.Struct, array_like=True):
     last_success: int = 0
     last_failure: int = 0
     reason: str = ""
+    failing_since: int = 0
 
 
 @dataclass(slots=True)
@@ -72,6 +73,8 @@ class Destination:
     last_failure: int = 0
     reason: str = ""
     """Why the last attempt failed, for the operator."""
+    failing_since: int = 0
+    """When the first of the failures in a row was, 0 when there are none."""
     in_flight: bool = False
     room: int = MAX_PDUS
     """How many items the next batch may carry."""
@@ -91,6 +94,7 @@ class Destination:
             stored.last_success,
             stored.last_failure,
             stored.reason,
+            stored.failing_since,
         )
 
     def stored(self) -> Stored:
@@ -104,6 +108,7 @@ class Destination:
             self.last_success,
             self.last_failure,
             self.reason,
+            self.failing_since,
         )
 
     @property
@@ -129,7 +134,7 @@ class Destination:
             self.probing = False
             self.retry_at = 0
             return
-        self.failures = self.refusals = self.retry_at = 0
+        self.failures = self.refusals = self.retry_at = self.failing_since = 0
         self.reason = ""
         self.room = min(MAX_PDUS, self.room * 2)
 
@@ -174,6 +179,7 @@ class Destination:
 
     def _fail(self, now: int, dice: float, reason: str) -> None:
         self.last_failure = now
+        self.failing_since = self.failing_since or now
         self.reason = reason[:200]
         delay = min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ** min(self.failures, 20))
         self.failures += 1

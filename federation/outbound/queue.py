@@ -27,7 +27,7 @@ from federation.rules.ids import server_name_of
 from storage.log import destinations as rows
 from storage.log import events as event_log
 from storage.log.append import Entry, Kind, Log
-from storage.log.keys import from_seq_key
+from storage.log.keys import from_seq_key, u64
 from storage.log.read import entries as read_entries
 from storage.log.read import follower_cursor, put_follower_cursor
 
@@ -39,6 +39,8 @@ STARTS_PER_SECOND = 20
 UNSURE_AT_ONCE = 20
 """Transactions under way to destinations whose last one failed; they never take a slot from the others."""
 SURE_AT_ONCE = 300
+MOST_COUNTED = 10_000
+"""Messages to devices of one server that are counted for the operator."""
 TYPING_AGAIN_SECONDS = 25.0
 """Typing is said again as long as it lasts: other servers forget it after half a minute."""
 
@@ -445,21 +447,33 @@ class Outbound:
     # -- for operators -----------------------------------------------------------------------------------------------
 
     def peers(self) -> list[dict[str, Any]]:
-        """Every destination: what waits, since when it fails, when it is tried again (ms), and why it failed."""
-        return [
-            {
-                "server": lane.destination.server,
-                "waiting": lane.waiting,
-                "to_device": bool(lane.messages),
-                "behind": lane.destination.behind,
-                "failures": lane.destination.failures,
-                "retry_at": lane.destination.retry_at,
-                "last_success": lane.destination.last_success,
-                "last_failure": lane.destination.last_failure,
-                "reason": lane.destination.reason,
-            }
+        """Every destination: what waits for it in memory, whether more lies in the log, how it fares. Times in ms."""
+        return [_told(lane) for lane in self._lanes.values()]
+
+    def peer(self, server: str) -> dict[str, Any] | None:
+        """The same of one destination, with the messages to devices counted; None for a server never sent to."""
+        lane = self._lanes.get(server)
+        if lane is None:
+            return None
+        with self._stream.snapshot() as snapshot:
+            messages = len(rows.messages(snapshot, server, MOST_COUNTED))
+            shared = sum(1 for _ in rows.rooms_of(snapshot, server))
+        return {**_told(lane), "to_device_messages": messages, "rooms": shared}
+
+    def forget_room(self, room_id: str) -> None:
+        """A room is gone from this server: should it come back, it is shared anew."""
+        for lane in self._lanes.values():
+            lane.rooms.discard(room_id)
+
+    def owes(self, room_nid: int) -> bool:
+        """Whether events of a room wait for a destination that is not failing."""
+        prefix = u64(room_nid)
+        return any(
+            due.ref.startswith(prefix)
             for lane in self._lanes.values()
-        ]
+            if not lane.destination.failures
+            for due in lane.events
+        )
 
     def stats(self) -> dict[str, int]:
         """Numbers for the metrics: counters since the start, and gauges."""
@@ -468,6 +482,26 @@ class Outbound:
             **self._dispatch.counts,
             "destinations": len(self._lanes),
             "destinations_failing": sum(lane.destination.failures > 0 for lane in lanes),
+            "destinations_dormant": sum(lane.destination.dormant for lane in lanes),
             "destinations_behind": sum(lane.destination.behind for lane in lanes),
             "items_waiting": sum(lane.waiting for lane in lanes),
         }
+
+
+def _told(lane: Lane) -> dict[str, Any]:
+    """A destination for the operator."""
+    destination = lane.destination
+    return {
+        "server": destination.server,
+        "state": "dormant" if destination.dormant else "failing" if destination.failures else "well",
+        "pdus": len(lane.events),
+        "edus": len(lane.devices) + len(lane.keyed),
+        "to_device": bool(lane.messages),
+        "behind": destination.behind,
+        "failures": destination.failures,
+        "failing_since": destination.failing_since,
+        "retry_at": destination.retry_at if destination.failures else 0,
+        "last_success": destination.last_success,
+        "last_failure": destination.last_failure,
+        "reason": destination.reason,
+    }

@@ -3,7 +3,6 @@
 import hashlib
 import hmac
 import json
-import socket
 import ssl
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from config.data_directory import read_registration_secret
 from config.schema import Config
+from homeserver.admin.unix_connection import UnixConnection
 
 PATH = "/_synapse/admin/v1/register"
 TIMEOUT_SECONDS = 30.0
@@ -66,7 +66,7 @@ def connect(config: Config, url: str | None) -> HTTPConnection:
         return kind(parts.hostname, parts.port, timeout=TIMEOUT_SECONDS)
     listener = min(config.listeners, key=lambda candidate: candidate.tls)
     if listener.path is not None:
-        return _UnixConnection(listener.path)
+        return UnixConnection(listener.path, TIMEOUT_SECONDS)
     host = listener.bind_addresses[0] if listener.bind_addresses else "127.0.0.1"
     host = _EVERY_ADDRESS.get(host, host)
     if not listener.tls:
@@ -88,17 +88,3 @@ def _ask(connection: HTTPConnection, method: str, body: dict[str, Any] | None) -
             f"The server refused: {answer.get('error', response.status)} ({answer.get('errcode')})"
         )
     return dict(answer)
-
-
-class _UnixConnection(HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_SECONDS)
-        self._path = path
-
-    def connect(self) -> None:
-        """As HTTPConnection's, to the path."""
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_SECONDS)
-        self.sock.connect(self._path)

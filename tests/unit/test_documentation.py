@@ -93,12 +93,19 @@ def test_every_page_of_a_folder_is_in_its_index(folder: Path) -> None:
 
 @cache
 def commands() -> dict[str, set[str]]:
-    """The flags and positional arguments of every command."""
-    (chosen,) = [a for a in cli.parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    return {
-        name: {(action.option_strings or [action.dest])[-1] for action in command._actions} - {"--help"}
-        for name, command in chosen.choices.items()
-    }
+    """The flags and positional arguments of every command, and of the commands below one (``peers retry``)."""
+    return dict(commands_of(cli.parser(), ""))
+
+
+def commands_of(parser: argparse.ArgumentParser, before: str) -> Iterator[tuple[str, set[str]]]:
+    for below in parser._actions:
+        if isinstance(below, argparse._SubParsersAction):
+            for name, command in below.choices.items():
+                own = [action for action in command._actions if not isinstance(action, argparse._SubParsersAction)]
+                flags = {(action.option_strings or [action.dest])[-1] for action in own} - {"--help"}
+                if command.get_default("command") is not None:
+                    yield before + name, flags
+                yield from commands_of(command, f"{before}{name} ")
 
 
 def test_the_page_of_commands_has_every_command_with_its_flags() -> None:
@@ -130,6 +137,8 @@ def calls(page: Path) -> Iterator[list[str]]:
 def test_commands_in_texts_exist(page: Path) -> None:
     wrong = []
     for command, *rest in calls(page):
+        if rest and f"{command} {rest[0]}" in commands():
+            command = f"{command} {rest.pop(0)}"
         known = commands().get(command, {"no such command"})
         flags = {word.partition("=")[0] for word in rest if word.startswith("--")}
         if not flags <= known or command not in commands():
