@@ -108,6 +108,9 @@ def _limits(config: Config) -> Iterator[str]:
     for path, limit in _rate_limits(config, ""):
         if limit.per_second < 0 or limit.burst_count < 1:
             yield f"{path}: per_second must not be negative and burst_count at least 1; `{path}: null` is no limit"
+    peers = config.rc_federation
+    if peers is not None and min(peers.window_size, peers.reject_limit, peers.concurrent) < 1:
+        yield "rc_federation: window_size, reject_limit and concurrent are at least 1; `rc_federation: null` is no limit"
     if config.password_config.policy.minimum_length > 512:
         yield "password_config.policy.minimum_length: no password may be longer than 512 characters"
 

@@ -55,6 +55,7 @@ from homeserver.rooms.remote import Remote
 from homeserver.rooms.remote_peers import RemotePeers
 from homeserver.rooms.remote_reads import RemoteReads
 from homeserver.rooms.room import Rooms
+from homeserver.web.peer_limits import PeerLimits
 from homeserver.web.peer_routes import peer_routes
 from homeserver.web.router import Route
 from storage.log.append import Log
@@ -119,6 +120,8 @@ class Federation:
         self.remote_keys = FederatedKeys(self.calls, reactor)
         self.remote_inboxes = RemoteQueues(lambda: secrets.token_urlsafe(16), self._domains.permit)
         self._request_auth = RequestAuth(name, self.keys, self._domains, self._life)
+        limits = config.rc_federation
+        self.limits = None if limits is None else PeerLimits(limits, reactor)
         self._engine = rooms
 
     def _make_wire(self, signing_keys: list[SigningKey]) -> None:
@@ -253,7 +256,11 @@ class Federation:
         if config.serve_server_wellknown:
             open_to_all.append(WellKnown(self.own_keys, own_address(config.server_name, config.public_baseurl)))
         operations += [operation for endpoint in open_to_all for operation in endpoint.operations()]
-        return peer_routes(operations, self._request_auth)
+        return peer_routes(operations, self._request_auth, self.limits)
+
+    def stats(self) -> dict[str, int]:
+        """Numbers for the metrics: of the queues, and of the requests that come in."""
+        return {**self.outbound.stats(), **({} if self.limits is None else self.limits.stats())}
 
     def start(self) -> None:
         """Take up sending where the last run ended."""

@@ -49,5 +49,5 @@ class Homeserver:
             "log": lambda: {"position": services.log.position, "commits": services.log.groups},
             "database": services.database.stats,
             "sync": lambda: {"waiting_polls": services.feed.waiting, "sockets": self.live.connections},
-            **({} if services.federation is None else {"federation": services.federation.outbound.stats}),
+            **({} if services.federation is None else {"federation": services.federation.stats}),
         }

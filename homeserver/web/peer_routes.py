@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from federation.inbound.operation import Operation, PeerRequest
 from homeserver.web.body import decode
 from homeserver.web.call import Answer, Call, parse_query
+from homeserver.web.peer_limits import PeerLimits
 from homeserver.web.routes import Auth, Route
 
 
@@ -32,13 +33,18 @@ class RequestAuthenticator(Protocol):
         """Verify a request; ``uri`` is its target as received. Raises MatrixError 401 M_UNAUTHORIZED or 403, 400."""
 
 
-def peer_routes(operations: Iterable[Operation], authenticator: RequestAuthenticator) -> list[Route]:
-    """The routes of operations. Who calls is said by ``authenticator``, before the body is looked at."""
+def peer_routes(
+    operations: Iterable[Operation], authenticator: RequestAuthenticator, limits: PeerLimits | None = None
+) -> list[Route]:
+    """The routes of operations. Who calls is said by ``authenticator``, before the body is looked at.
+
+    ``limits`` bounds what each server may ask, None for no bounds.
+    """
     return [
         Route(
             operation.method,
             operation.path,
-            _handler(operation, authenticator),
+            _handler(operation, authenticator, limits),
             Auth.NONE,
             body_limit=operation.body_limit,
         )
@@ -46,16 +52,24 @@ def peer_routes(operations: Iterable[Operation], authenticator: RequestAuthentic
     ]
 
 
-def _handler(operation: Operation, authenticator: RequestAuthenticator) -> Callable[[Call], Any]:
-    async def handle(call: Call) -> Answer:
-        fields = parse_query(call.raw_query) if call.raw_query else {}
-        origin, content = "", None
-        if operation.signed:
-            uri = f"{call.raw_path}?{call.raw_query}" if call.raw_query else call.raw_path
-            signed = await authenticator.authenticate(call.method, uri, call.headers, call.body)
-            origin, content = signed.origin, signed.content
-        elif call.body:
-            content = decode(call.body)
-        return Answer(200, await operation.handler(PeerRequest(origin, call.params, fields, content)))
+def _handler(
+    operation: Operation, authenticator: RequestAuthenticator, limits: PeerLimits | None
+) -> Callable[[Call], Any]:
+    async def open_to_all(call: Call) -> Answer:
+        content = decode(call.body) if call.body else None
+        return Answer(200, await operation.handler(PeerRequest("", call.params, _fields(call), content)))
 
-    return handle
+    async def signed(call: Call) -> Answer:
+        uri = f"{call.raw_path}?{call.raw_query}" if call.raw_query else call.raw_path
+        signer = await authenticator.authenticate(call.method, uri, call.headers, call.body)
+        request = PeerRequest(signer.origin, call.params, _fields(call), signer.content)
+        # Only now is it sure who asks: nobody can use up the turns of another server.
+        if limits is None:
+            return Answer(200, await operation.handler(request))
+        return Answer(200, await limits.in_turn(signer.origin, lambda: operation.handler(request)))
+
+    return signed if operation.signed else open_to_all
+
+
+def _fields(call: Call) -> dict[str, list[str]]:
+    return parse_query(call.raw_query) if call.raw_query else {}

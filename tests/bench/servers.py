@@ -114,7 +114,7 @@ class Folkmoot(Server):
         """The configuration."""
         limits = (
             "rc_message", "rc_registration", "rc_registration_token_validity", "rc_login", "rc_joins",
-            "rc_invites", "rc_room_creation", "rc_key_requests",
+            "rc_invites", "rc_room_creation", "rc_key_requests", "rc_federation",
         )  # fmt: skip
         return dict.fromkeys(limits) | {
             "server_name": "bench.localhost",

@@ -115,6 +115,7 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
         ("listeners: [{port: 1, trusted_proxies: [proxy]}]", "trusted_proxies"),
         ("database: {args: {host: a}}", "dbname"),
         ("rc_joins: {local: {per_second: 1, burst_count: 0}}", "rc_joins.local"),
+        ("rc_federation: {concurrent: 0}", "rc_federation"),
         ("public_baseurl: example.org", "public_baseurl"),
     ],
 )
