@@ -335,7 +335,7 @@ async def test_b04_a_stage_that_is_not_offered_does_not_count(server: AccountSer
 
 
 @ensureDeferred
-async def test_b06_tokens_and_passwords_are_not_stored_in_clear(server: AccountServer) -> None:
+async def test_b06_b08_tokens_and_passwords_are_not_stored_in_clear(server: AccountServer) -> None:
     alice = await server.register("alice", "a planted password", refresh_token=True)
     dump = ""
     for table in ("users", "devices", "access_tokens", "refresh_tokens", "profiles", "outbox"):
