@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import ssl
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -80,21 +82,27 @@ def _parse(data: bytearray) -> tuple[int, bytes, int, bool] | None:
 class Connection:
     """One connection to the server at `host` and `port`, opened when first needed, and again when lost."""
 
-    def __init__(self, host: str, port: int, token: str | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, token: str | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.host, self.port, self.token = host, port, token
+        self._tls = tls
         self._protocol: _Protocol | None = None
 
-    async def raw(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+    async def raw(
+        self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, bytes]:
         """Send a request (`body` becomes JSON) and give status and body of the answer."""
         protocol = self._protocol
         if protocol is None or protocol.transport is None or protocol.transport.is_closing():
             loop = asyncio.get_running_loop()
-            _, protocol = await loop.create_connection(_Protocol, self.host, self.port)
+            _, protocol = await loop.create_connection(_Protocol, self.host, self.port, ssl=self._tls)
             self._protocol = protocol
         assert protocol.transport is not None
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self.host}:{self.port}"]
         if self.token:
             lines.append(f"Authorization: Bearer {self.token}")
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         content = b""
         if body is not None:
             content = json.dumps(body).encode()

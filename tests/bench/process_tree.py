@@ -44,8 +44,12 @@ def cpu_seconds(roots: list[int]) -> float:
 
 def rss_bytes(pid: int) -> int:
     """Resident memory of one process."""
+    return _status_bytes(pid, "VmRSS:")
+
+
+def _status_bytes(pid: int, field: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(field):
             return int(line.split()[1]) * 1024
     return 0
 
@@ -74,3 +78,13 @@ def disk_bytes(directory: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
+
+
+def reset_peak_rss(pid: int) -> None:
+    """Forget the peak so far."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak_rss_bytes(pid: int) -> int:
+    """The most resident memory of one process since `reset_peak_rss`."""
+    return _status_bytes(pid, "VmHWM:")
