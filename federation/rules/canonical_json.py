@@ -6,6 +6,7 @@ order of code points.
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -46,6 +47,27 @@ def encode(value: Any) -> bytes:
         raise CanonicalJSONError("Canonical JSON has no fractions or exponents") from None
     except (TypeError, RecursionError) as error:
         raise CanonicalJSONError(f"Not canonical JSON: {error}") from None
+
+
+def encode_members(obj: dict[str, Any], strict: bool) -> dict[str, bytes]:
+    """Each member of an object, ``"key":value`` in canonical JSON, by its key; keys in canonical order.
+
+    ``strict`` as in ``encode``, else as in ``encode_lax``. Raises CanonicalJSONError; each value may be nested as deeply
+    as if it were encoded alone.
+    """
+    option = _STRICT if strict else _PLAIN
+    dumps = orjson.dumps
+    try:
+        _refuse_floats(obj, MAX_ENCODE_DEPTH + 1)
+        return {key: dumps({key: obj[key]}, option=option)[1:-1] for key in sorted(obj)}
+    except (_HasFloat, TypeError):
+        whole = encode if strict else encode_lax
+        return {key: whole(key) + b":" + whole(obj[key]) for key in sorted(obj)}
+
+
+def join_members(members: Mapping[str, bytes]) -> bytes:
+    """The object that these encoded members, in canonical order, make."""
+    return b"{%b}" % b",".join(members.values())
 
 
 def encode_lax(value: Any) -> bytes:

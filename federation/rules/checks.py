@@ -9,12 +9,12 @@ on received events". In this order:
 4. to 6. ``auth.check_auth_event_list`` and ``auth.check_auth``: rejected or soft failed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from nacl.signing import VerifyKey
 
 from federation.rules.event import Event
-from federation.rules.hashes import content_hash, decode_base64, encode_event
+from federation.rules.hashes import decode_base64
 from federation.rules.ids import is_valid_user_id, server_name_of
 from federation.rules.redaction import redact
 from federation.rules.signing import SignatureError, verify_signatures
@@ -42,24 +42,18 @@ def required_signatures(event: Event) -> set[str]:
     return servers
 
 
-def check_signatures(event: Event, keys: Mapping[str, Mapping[str, bytes | VerifyKey]]) -> None:
+def check_signatures(
+    event: Event, keys: Mapping[str, Mapping[str, bytes | VerifyKey]], servers: Collection[str] | None = None
+) -> None:
     """Check that every required server has signed. Raises SignatureError.
 
     ``keys`` has the verify keys by server and key id; only such as were valid at ``origin_server_ts``
-    (``key_is_valid_for``). Signatures with other keys are skipped.
+    (``key_is_valid_for``). Signatures with other keys are skipped. ``servers`` are the ``required_signatures``, for who
+    has them already.
     """
-    servers = required_signatures(event)
-    message = bytes_signed(event)
     signatures = event.pdu.get("signatures")
-    for server_name in sorted(servers):
-        verify_signatures(message, signatures, server_name, keys.get(server_name, {}))
-
-
-def bytes_signed(event: Event) -> bytes:
-    """What the signatures on an event cover: its redacted form without signatures."""
-    bare = redact(event.pdu, event.version)
-    bare.pop("signatures", None)
-    return encode_event(bare, event.version)
+    for server_name in required_signatures(event) if servers is None else servers:
+        verify_signatures(event.signed_bytes, signatures, server_name, keys.get(server_name, {}))
 
 
 def key_is_valid_for(event: Event, valid_until_ts: int, now_ms: int) -> bool:
@@ -77,7 +71,7 @@ def content_hash_is_right(event: Event) -> bool:
     """Whether the event's ``hashes`` fit what it says."""
     claimed = event.pdu["hashes"].get("sha256")
     try:
-        return decode_base64(claimed) == content_hash(event.pdu, event.version)
+        return decode_base64(claimed) == event.content_digest
     except ValueError:
         return False
 

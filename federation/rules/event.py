@@ -16,7 +16,6 @@ from federation.rules.hashes import (
     encode_base64,
     encode_event,
     event_id_of_hash,
-    reference_hash,
 )
 from federation.rules.redaction import redact_content
 from federation.rules.room_versions import RoomVersion
@@ -44,12 +43,14 @@ class Event:
 
     ``json`` is its canonical encoding with hashes and signatures and without ``unsigned``; ``unsigned`` is
     what came beside it. ``redacts`` is read from where the room version puts it, None when it is no string.
-    The values come from the bytes on first use.
+    ``signed_bytes`` are what signatures cover and the id is the hash of, ``content_digest`` is the content hash as
+    it should be. The values come from the bytes on first use.
     """
 
     __slots__ = (
         "auth_event_ids",
         "content",
+        "content_digest",
         "depth",
         "event_id",
         "json",
@@ -60,6 +61,7 @@ class Event:
         "redacts",
         "room_id",
         "sender",
+        "signed_bytes",
         "spans",
         "state_key",
         "type",
@@ -82,6 +84,8 @@ class Event:
     version: RoomVersion
     pdu: dict[str, Any]
     json: bytes
+    signed_bytes: bytes
+    content_digest: bytes
     spans: Spans
     unsigned: dict[str, Any]
 
@@ -97,8 +101,13 @@ class Event:
         unsigned = pdu.get("unsigned")
         event.unsigned = unsigned if isinstance(unsigned, dict) else {}
         event.pdu = {key: value for key, value in pdu.items() if key != "unsigned"}
-        event.json, event.spans = _encode_with_spans(event.pdu, version)
+        # Encoded once: the event, what its id and signatures are made over and what its hash is made over differ only
+        # in the members that they leave out.
+        members = canonical_json.encode_members(event.pdu, version.strict_canonical_json)
+        event.json, event.spans = _join_with_spans(event.pdu, members, version)
         check_size(event.json)
+        event.signed_bytes = _signed_bytes(event.pdu, members, version)
+        event.content_digest = _content_digest(members)
         if event_id is not None:
             event.event_id = event_id
         return event
@@ -130,16 +139,24 @@ class Event:
         """How other events name this one: its id, in room versions 1 and 2 a pair of id and hash."""
         if self.version.hashed_event_ids:
             return self.event_id
-        return [self.event_id, {"sha256": encode_base64(reference_hash(self.pdu, self.version))}]
+        return [self.event_id, {"sha256": encode_base64(sha256(self.signed_bytes).digest())}]
 
     def __getattr__(self, name: str) -> Any:
         # Reached only for slots that nobody has filled yet.
         if name == "pdu":
             self.pdu = _parse(self.json, self.version)
         elif name == "event_id":
-            self.event_id = _event_id(self.pdu, self.version)
-        elif name == "spans":
-            self.spans = _encode_with_spans(self.pdu, self.version)[1]
+            hashed = self.version.hashed_event_ids
+            digest = sha256(self.signed_bytes).digest() if hashed else b""
+            self.event_id = event_id_of_hash(digest, self.version) if hashed else self.pdu["event_id"]
+        elif name in ("spans", "signed_bytes", "content_digest"):
+            members = canonical_json.encode_members(self.pdu, self.version.strict_canonical_json)
+            if name == "spans":
+                self.spans = _join_with_spans(self.pdu, members, self.version)[1]
+            elif name == "signed_bytes":
+                self.signed_bytes = _signed_bytes(self.pdu, members, self.version)
+            else:
+                self.content_digest = _content_digest(members)
         elif name in _READ_FROM_PDU:
             self._read()
         else:
@@ -288,12 +305,6 @@ def _parse(data: bytes, version: RoomVersion) -> dict[str, Any]:
     return canonical_json.decode_strict(data)  # keeps integers that orjson would take for floats
 
 
-def _event_id(pdu: dict[str, Any], version: RoomVersion) -> str:
-    if not version.hashed_event_ids:
-        return pdu["event_id"]
-    return event_id_of_hash(reference_hash(pdu, version), version)
-
-
 def _ids(entries: Sequence[Any], version: RoomVersion) -> tuple[str, ...]:
     return tuple(entries) if version.hashed_event_ids else tuple(entry[0] for entry in entries)
 
@@ -309,36 +320,56 @@ def _string_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _encode_with_spans(pdu: dict[str, Any], version: RoomVersion) -> tuple[bytes, Spans]:
+_UNHASHED = frozenset(("hashes", "signatures"))
+
+
+def _signed_bytes(pdu: dict[str, Any], members: dict[str, bytes], version: RoomVersion) -> bytes:
+    """The event as redaction leaves it, without signatures."""
+    keep = version.redaction.top
+    kept = {key: value for key, value in members.items() if key in keep and key != "signatures"}
+    content = pdu["content"]
+    remains = redact_content(pdu["type"], content, version)
+    if remains is not content:
+        kept["content"] = b'"content":' + (encode_event(remains, version) if remains else b"{}")
+    return canonical_json.join_members(kept)
+
+
+def _content_digest(members: dict[str, bytes]) -> bytes:
+    hashed = {key: value for key, value in members.items() if key not in _UNHASHED}
+    return sha256(canonical_json.join_members(hashed)).digest()
+
+
+def _join_with_spans(pdu: dict[str, Any], members: dict[str, bytes], version: RoomVersion) -> tuple[bytes, Spans]:
     """Canonical JSON of an event, and where its values are."""
-    data, places = _encode_by_key(pdu, version)
+    places = _places(members)
     if version.room_id_is_create_hash and pdu["type"] == "m.room.create":
         places.pop("room_id", None)
     if version.redacts_in_content and pdu["type"] == "m.room.redaction":
         places["redacts"] = _redacts_in(pdu["content"], places["content"][0], version)
-    return data, Spans(*(places.get(key, _ABSENT) for key in Spans._fields))
+    return canonical_json.join_members(members), Spans(*[places.get(key, _ABSENT) for key in Spans._fields])
 
 
 def _redacts_in(content: dict[str, Any], start: int, version: RoomVersion) -> tuple[int, int]:
     """The place of ``redacts`` in a content whose bytes begin at ``start``."""
     if not isinstance(content.get("redacts"), str):
         return _ABSENT
-    begin, end = _encode_by_key(content, version)[1]["redacts"]
+    begin, end = _places(canonical_json.encode_members(content, version.strict_canonical_json))["redacts"]
     return start + begin, start + end
 
 
-def _encode_by_key(value: dict[str, Any], version: RoomVersion) -> tuple[bytes, dict[str, tuple[int, int]]]:
-    """Canonical JSON of an object, value by value, so that their places are known."""
-    pieces: list[bytes] = []
+_SPANNED = frozenset(Spans._fields)
+
+
+def _places(members: dict[str, bytes]) -> dict[str, tuple[int, int]]:
+    """Where the values of ``Spans`` are in the object that these members make."""
     places: dict[str, tuple[int, int]] = {}
-    at = 0
-    for key in sorted(value):
-        name = (b"," if pieces else b"{") + encode_event(key, version) + b":"
-        encoded = encode_event(value[key], version)
-        places[key] = (at + len(name), at + len(name) + len(encoded))
-        at += len(name) + len(encoded)
-        pieces.append(name + encoded)
-    return b"".join(pieces) + b"}", places
+    at = 1
+    for key, member in members.items():
+        end = at + len(member)
+        if key in _SPANNED:
+            places[key] = (at + len(key) + 3, end)  # behind the quotes and the colon
+        at = end + 1
+    return places
 
 
 def _spans_of_built(

@@ -147,7 +147,7 @@ class KeyRing:
     def _check(self, event: Event, need: Mapping[str, set[str]]) -> SignatureError | None:
         at = event.origin_server_ts if event.version.enforce_key_validity else 0
         try:
-            check_signatures(event, {name: self._valid(name, ids, at) for name, ids in need.items()})
+            check_signatures(event, {name: self._valid(name, ids, at) for name, ids in need.items()}, need)
         except SignatureError as problem:
             return problem
         return None

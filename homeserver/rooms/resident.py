@@ -10,7 +10,6 @@ from typing import Any
 
 from federation.rules.auth import check_auth
 from federation.rules.auth_events import CREATE, auth_types_for
-from federation.rules.checks import bytes_signed
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.hashes import encode_base64
@@ -177,10 +176,10 @@ class Resident:
             expected = voucher  # invited meanwhile: the rules do not look at the voucher
         if expected is None:
             return event.pdu
-        signature = encode_base64(self._key.sign(bytes_signed(event)))
+        signature = encode_base64(self._key.sign(event.signed_bytes))
         return with_signature(event.pdu, self._rooms.server_name, self._key.key_id, signature)
 
     def sign(self, event: Event) -> dict[str, Any]:
         """An event's PDU with our signature beside those that it has."""
-        signature = encode_base64(self._key.sign(bytes_signed(event)))
+        signature = encode_base64(self._key.sign(event.signed_bytes))
         return with_signature(event.pdu, self._rooms.server_name, self._key.key_id, signature)
