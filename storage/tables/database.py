@@ -10,6 +10,10 @@ What may be repeated is repeated, what may not is not. A transaction that failed
 nothing, so ``run`` does it again after a serialization failure, a deadlock or a lost connection: ``work`` must have no
 effect besides its SQL. When the connection breaks while a COMMIT or a single statement is under way, nobody knows
 the outcome: the caller gets DatabaseUnavailable (503).
+
+Every call ends within bounds. One that finds no free connection for ``WAIT_SECONDS``, and one that runs for
+``RUN_SECONDS``, get DatabaseUnavailable; the connection of the latter is cut, which frees its thread even when the
+server at the other end is stopped or cannot be reached any more.
 """
 
 import queue
@@ -22,7 +26,6 @@ import psycopg2
 from psycopg2 import errors as pg_errors
 from psycopg2.extensions import cursor as Cursor
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -37,7 +40,20 @@ Row = tuple[Any, ...]
 Arguments = Sequence[Any] | Mapping[str, Any] | None
 
 MAX_WAITING = 5_000
+WAIT_SECONDS = 10.0
+RUN_SECONDS = 40.0
+"""More than ``statement_timeout_ms``: a statement that PostgreSQL itself can end leaves the connection whole."""
+CLOSE_SECONDS = 2.0
+"""For how long calls may go on once the server shuts down."""
+WATCH_SECONDS = 0.5
 ATTEMPTS = 5
+TOO_BUSY = "The database is too busy; try again"
+_GONE = (
+    pg_errors.AdminShutdown,
+    pg_errors.CrashShutdown,
+    pg_errors.CannotConnectNow,
+    pg_errors.ReadOnlySqlTransaction,
+)
 _log = Logger()
 
 
@@ -46,17 +62,20 @@ class Database:
 
     def __init__(
         self,
-        reactor: IReactorFromThreads,
+        reactor: Any,
         parameters: Mapping[str, object],
         *,
         connections: int = 4,
         patience: float = 2.0,
         statement_timeout_ms: int = 30_000,
+        wait_seconds: float = WAIT_SECONDS,
+        run_seconds: float = RUN_SECONDS,
         after_close: Callable[[], None] | None = None,
     ) -> None:
-        """``parameters`` are libpq's; ``patience`` is how many seconds a call waits for a server that is away.
+        """``reactor`` is an IReactorTime and IReactorFromThreads, ``parameters`` are libpq's.
 
-        ``after_close`` runs (in a thread) once ``close`` has closed the last connection.
+        ``patience`` is how many seconds a call waits for a server that is away. ``after_close`` runs (in a thread)
+        once ``close`` has closed the last connection.
         """
         self.parameters = dict(parameters)
         self.on_outbox: Callable[[], None] | None = (
@@ -66,9 +85,13 @@ class Database:
         self._size = connections
         self._patience = patience
         self._statement_timeout_ms = statement_timeout_ms
-        self._jobs: queue.SimpleQueue[Callable[[_Worker], None] | None] = queue.SimpleQueue()
+        self._wait_seconds = wait_seconds
+        self._run_seconds = run_seconds
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._busy = 0
+        self._pending: dict[_Job, None] = {}
+        """Calls that have no answer yet, oldest first."""
+        self._watching = False
         self._after_close = after_close
         self._closed = False
         self._away_until = 0.0
@@ -101,6 +124,7 @@ class Database:
         """Finish what was handed in, then end threads and connections. Later calls get DatabaseUnavailable."""
         done: Deferred[None] = Deferred()
         self._closed = True
+        self._wait_seconds = self._run_seconds = CLOSE_SECONDS
         after_close, self._after_close = self._after_close, None
         threads, self._threads = self._threads, []
         for _ in threads:
@@ -118,20 +142,24 @@ class Database:
 
     def stats(self) -> dict[str, int]:
         """Gauges for metrics: open threads, calls waiting or running."""
-        return {"connections": len(self._threads), "calls": self._busy}
+        return {"connections": len(self._threads), "calls": len(self._pending)}
 
-    def _submit(self, job: Callable[["_Worker"], T]) -> "Deferred[T]":
+    def _submit(self, work: Callable[["_Worker"], T]) -> "Deferred[T]":
         deferred: Deferred[T] = Deferred(_forget)
         if self._closed:
             deferred.errback(DatabaseUnavailable("The server is shutting down"))
             return deferred
-        if self._busy >= MAX_WAITING:
-            deferred.errback(DatabaseUnavailable("The database is too busy; try again"))
+        if len(self._pending) >= MAX_WAITING:
+            deferred.errback(DatabaseUnavailable(TOO_BUSY))
             return deferred
-        if self._busy >= len(self._threads) < self._size:
+        if len(self._pending) >= len(self._threads) < self._size:
             self._start_thread()
-        self._busy += 1
-        self._jobs.put(lambda worker: self._perform(worker, job, deferred))
+        job = _Job(work, deferred, time.monotonic())
+        self._pending[job] = None
+        self._jobs.put(job)
+        if not self._watching:
+            self._watching = True
+            self._reactor.callLater(WATCH_SECONDS, self._watch)
         return deferred
 
     def _start_thread(self) -> None:
@@ -140,20 +168,27 @@ class Database:
         self._threads.append(thread)
         thread.start()
 
-    def _perform(self, worker: "_Worker", job: Callable[["_Worker"], T], deferred: "Deferred[T]") -> None:
-        result: T | Failure
-        try:
-            result = job(worker)
-        except BaseException as problem:
-            result = Failure(problem)
-        outbox, worker.outbox_written = worker.outbox_written, False
-        self._reactor.callFromThread(self._deliver, deferred, result, outbox)
-
-    def _deliver(self, deferred: "Deferred[T]", result: Any, outbox: bool) -> None:
-        self._busy -= 1
+    def _deliver(self, job: "_Job", result: Any, outbox: bool) -> None:
         if outbox and self.on_outbox is not None:
             self.on_outbox()
-        deferred.callback(result)  # a Failure becomes an errback
+        if job in self._pending:  # else it took too long, and the caller knows
+            del self._pending[job]
+            job.deferred.callback(result)  # a Failure becomes an errback
+
+    def _watch(self) -> None:
+        """End calls that take too long."""
+        now = time.monotonic()
+        for job in [job for job in self._pending if job.overdue(now, self._wait_seconds, self._run_seconds)]:
+            error = TOO_BUSY
+            if not job.claim():
+                error = "The database does not answer; whether it happened is not known"
+                _log.error("PostgreSQL has not answered for {seconds:.0f} s", seconds=now - job.submitted)
+                job.cut()
+            del self._pending[job]
+            job.deferred.errback(DatabaseUnavailable(error))
+        self._watching = bool(self._pending)
+        if self._watching:
+            self._reactor.callLater(WATCH_SECONDS, self._watch)
 
 
 def _executed(cur: Cursor, sql: str, args: Arguments) -> Cursor:
@@ -165,8 +200,42 @@ def _forget(_deferred: "Deferred[Any]") -> None:
     """Cancelling leaves the SQL to finish by itself: Twisted drops the late answer."""
 
 
+class _Job:
+    """One call: waiting for a thread until one of worker and watch claims it."""
+
+    __slots__ = ("_unclaimed", "began", "deferred", "submitted", "work", "worker")
+
+    def __init__(self, work: Callable[["_Worker"], Any], deferred: "Deferred[Any]", now: float) -> None:
+        self.work = work
+        self.deferred = deferred
+        self.submitted = now
+        self.began: float | None = None
+        self.worker: _Worker | None = None
+        self._unclaimed = [None]
+
+    def claim(self) -> bool:
+        """True for the first who asks, in whichever thread."""
+        try:
+            self._unclaimed.pop()
+        except IndexError:
+            return False
+        return True
+
+    def overdue(self, now: float, wait_seconds: float, run_seconds: float) -> bool:
+        """Whether it has waited, or run, for too long."""
+        if self.began is None:
+            return now - self.submitted > wait_seconds
+        return now - self.began > run_seconds
+
+    def cut(self) -> None:
+        """Take the connection away from the thread that runs this job."""
+        worker = self.worker
+        if worker is not None:
+            worker.cut()
+
+
 class _Worker:
-    """What one pool thread does; everything here runs in that thread."""
+    """What one pool thread does; everything here but ``cut`` runs in that thread."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -177,10 +246,33 @@ class _Worker:
         """Take jobs until told to stop."""
         jobs = self._database._jobs
         while (job := jobs.get()) is not None:
-            job(self)
+            if job.claim():
+                self._perform(job)
             del job  # or an idle thread would keep the last answer alive
         if self._connection is not None:
             self._connection.close()
+
+    def _perform(self, job: _Job) -> None:
+        job.worker, job.began = self, time.monotonic()
+        result: Any
+        try:
+            result = job.work(self)
+        except psycopg2.OperationalError as problem:
+            # A statement that took too long, a full disk, too many who want the same rows: the trouble is the
+            # server's, and asking again later is right.
+            _log.error("PostgreSQL could not do its work: {reason}", reason=str(problem).strip())
+            result = Failure(DatabaseUnavailable())
+        except BaseException as problem:
+            result = Failure(problem)
+        outbox, self.outbox_written = self.outbox_written, False
+        job.worker = None
+        self._database._reactor.callFromThread(self._database._deliver, job, result, outbox)
+
+    def cut(self) -> None:
+        """From the reactor thread: end the wait for an answer of the server."""
+        connection = self._connection
+        if connection is not None:
+            connection.cut()
 
     def transaction(self, work: Callable[[Cursor], T], attempts: int) -> T:
         """``work`` within BEGIN … COMMIT, repeated as long as that cannot do it twice."""
@@ -200,7 +292,7 @@ class _Worker:
                     self._roll_back(cursor)
                     raise
                 self._drop()
-                if attempt >= min(attempts, 2):
+                if connection.was_cut or attempt >= min(attempts, 2):
                     raise DatabaseUnavailable() from problem
                 continue
             except BaseException:
@@ -291,7 +383,8 @@ class _Worker:
 
 
 def _lost(connection: Connection, problem: psycopg2.Error) -> bool:
-    """Whether ``problem`` means that the connection is gone, rather than that SQL failed."""
-    return bool(connection.raw.closed) or isinstance(
-        problem, (pg_errors.AdminShutdown, pg_errors.CrashShutdown, pg_errors.CannotConnectNow)
-    )
+    """Whether ``problem`` means that the connection is of no use any more, rather than that SQL failed.
+
+    A server that has become read-only is no longer the one to talk to: the next connection finds another, or says so.
+    """
+    return bool(connection.raw.closed) or isinstance(problem, _GONE)

@@ -1,6 +1,8 @@
 """One connection to PostgreSQL: opening it, judging whether the server is fit, noticing that it died."""
 
+import os
 import select
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +33,9 @@ class Connection:
             raise
         self._poll = select.poll()
         self._poll.register(self.raw.fileno(), select.POLLIN)
+        # Of our own, so that `cut` never meets another file that got the number of a closed connection.
+        self._socket = socket.socket(fileno=os.dup(self.raw.fileno()))
+        self.was_cut = False
 
     def _check(self, statement_timeout_ms: int) -> None:
         with self.raw.cursor() as cur:
@@ -67,9 +72,18 @@ class Connection:
         """False when the server has closed the connection (an idle connection has nothing to read)."""
         return not self.raw.closed and not self._poll.poll(0)
 
+    def cut(self) -> None:
+        """From another thread: who waits for the server's answer on this connection finds it lost, at once."""
+        self.was_cut = True
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # lost or closed already
+
     def close(self) -> None:
         """Close it, whatever its state."""
         try:
             self.raw.close()
         except psycopg2.Error:
             pass
+        self._socket.close()

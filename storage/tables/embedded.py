@@ -52,6 +52,7 @@ class EmbeddedPostgres:
             "dbname": embedded_cluster.DATABASE,
             "sslmode": "disable",
             "gssencmode": "disable",
+            "connect_timeout": 5,
             "application_name": "folkmoot",
         }
 

@@ -1,16 +1,23 @@
 """storage.tables.database: transactions, retries, and what happens when PostgreSQL goes away."""
 
+import os
+import signal
+import socket
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pytest
 from psycopg2 import errors as pg_errors
-from pytest_twisted import ensureDeferred
+from pytest_twisted import blockon, ensureDeferred
+from twisted.internet import reactor
 from twisted.internet.defer import gatherResults
 
 from storage.tables import outbox
 from storage.tables.database import Cursor, Database, DatabaseUnavailable, UnstorableText
+from storage.tables.embedded import EmbeddedPostgres
 
 NUMBERS = "CREATE TABLE numbers (number int PRIMARY KEY)"
 
@@ -132,6 +139,92 @@ async def test_deadlock_is_tried_again(database: Database) -> None:
     assert len(runs) == 3
 
 
+@pytest.fixture
+def hasty(database_parameters: dict[str, object]) -> Iterator[Database]:
+    """A Database with one connection and little time."""
+    database = Database(reactor, database_parameters, connections=1, wait_seconds=0.3, run_seconds=1.0)
+    yield database
+    blockon(database.close())
+
+
+@ensureDeferred
+async def test_a_call_that_finds_no_free_connection_ends_and_is_never_done(hasty: Database) -> None:
+    await hasty.execute(NUMBERS)
+    first = hasty.fetch("SELECT pg_sleep(0.9)")
+    with pytest.raises(DatabaseUnavailable, match="too busy"):
+        await hasty.execute("INSERT INTO numbers VALUES (1)")
+    await first
+    assert await numbers(hasty) == []
+
+
+@ensureDeferred
+async def test_a_server_that_stops_answering_holds_neither_caller_nor_thread(hasty: Database) -> None:
+    await hasty.execute(NUMBERS)
+    stopped = await backend(hasty)
+    runs: list[int] = []
+
+    def work(cur: Cursor) -> None:
+        runs.append(1)
+        os.kill(stopped, signal.SIGSTOP)
+        insert(1)(cur)
+
+    try:
+        with pytest.raises(DatabaseUnavailable, match="not known"):
+            await hasty.run(work)
+        assert await numbers(hasty) == []  # by the same thread, on another connection
+        assert await backend(hasty) != stopped
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert len(runs) == 1
+
+
+@ensureDeferred
+async def test_a_server_that_stops_answering_does_not_hold_the_shutdown(database: Database) -> None:
+    stopped = await backend(database)
+    hanging = database.fetch("SELECT pg_sleep(60)")
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        closing = database.close()
+        with pytest.raises(DatabaseUnavailable):
+            await hanging
+        await closing
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+
+
+@ensureDeferred
+async def test_a_connect_without_an_answer_ends(tmp_path: Path, embedded_postgres: EmbeddedPostgres) -> None:
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / ".s.PGSQL.5432"))
+        silent.listen()
+        waits = {"host": str(tmp_path), "dbname": "x", "connect_timeout": 2}  # the shortest that libpq knows
+        assert 2 <= int(str(embedded_postgres.parameters["connect_timeout"])) <= 10
+        database = Database(reactor, waits, patience=0.0)
+        with pytest.raises(DatabaseUnavailable):
+            await database.fetch("SELECT 1")
+        await database.close()
+
+
+@ensureDeferred
+async def test_a_statement_that_takes_too_long_is_a_503(database_parameters: dict[str, object]) -> None:
+    database = Database(reactor, database_parameters, statement_timeout_ms=50)
+    with pytest.raises(DatabaseUnavailable):
+        await database.fetch("SELECT pg_sleep(5)")
+    with pytest.raises(DatabaseUnavailable):
+        await database.run(lambda cur: cur.execute("SELECT pg_sleep(5)"))
+    assert await database.fetch("SELECT 1") == [(1,)]
+    await database.close()
+
+
+@ensureDeferred
+async def test_a_server_that_became_read_only_is_left(hasty: Database) -> None:
+    await hasty.execute(NUMBERS)
+    await hasty.execute("SET default_transaction_read_only = on")
+    with pytest.raises(DatabaseUnavailable):
+        await hasty.run_single(insert(1))
+    assert await hasty.run_single(insert(1)) == 1
+
+
 async def backend(database: Database) -> int:
     return (await database.fetch("SELECT pg_backend_pid()"))[0][0]
 
@@ -153,6 +246,17 @@ async def test_i10_connection_that_died_while_idle_is_replaced(
     assert await numbers(database) == [1]
 
 
+def insert_and_then(runs: list[int], action: Callable[[Cursor], None]) -> Callable[[Cursor], None]:
+    """Work that inserts 1, notes who serves it in ``runs``, and does ``action``."""
+
+    def work(cur: Cursor) -> None:
+        insert(1)(cur)
+        runs.append(cur.connection.info.backend_pid)
+        action(cur)
+
+    return work
+
+
 @ensureDeferred
 async def test_i10_connection_lost_before_commit_repeats_the_work(
     database: Database, database_parameters: dict[str, object]
@@ -160,14 +264,12 @@ async def test_i10_connection_lost_before_commit_repeats_the_work(
     await database.execute(NUMBERS)
     runs: list[int] = []
 
-    def work(cur: Cursor) -> None:
-        insert(1)(cur)
-        runs.append(cur.connection.info.backend_pid)
+    def die_once(cur: Cursor) -> None:
         if len(runs) == 1:
             kill_backend(database_parameters, runs[0])
         insert(2)(cur)
 
-    await database.run(work)
+    await database.run(insert_and_then(runs, die_once))
     assert len(runs) == 2
     assert await numbers(database) == [1, 2]
 
@@ -178,14 +280,8 @@ async def test_i10_connection_lost_at_commit_is_a_503_and_not_repeated(
 ) -> None:
     await database.execute(NUMBERS)
     runs: list[int] = []
-
-    def work(cur: Cursor) -> None:
-        insert(1)(cur)
-        runs.append(cur.connection.info.backend_pid)
-        kill_backend(database_parameters, runs[-1])
-
     with pytest.raises(DatabaseUnavailable) as caught:
-        await database.run(work)
+        await database.run(insert_and_then(runs, lambda cur: kill_backend(database_parameters, runs[-1])))
     assert caught.value.status == 503
     assert caught.value.body()["errcode"] == "M_UNKNOWN"
     assert len(runs) == 1
