@@ -20,6 +20,7 @@ from homeserver.web.listeners import Listeners
 from homeserver.web.socket import SocketServer
 from storage.log.env import open_log
 from storage.tables.database_open import open_database
+from storage.tables.log_binding import bind_log
 
 DRAIN_SECONDS = 4.0
 COMPRESS_FROM = 16 * 1024
@@ -71,6 +72,12 @@ async def start(config: Config, reactor: Any, now_ms: Callable[[], int] = wall_c
         try:
             log = open_log(directory.path / "log", reactor)
         except BaseException:
+            await database.close()
+            raise
+        try:
+            await database.run(lambda cur: bind_log(cur, log.epoch))
+        except BaseException:
+            await log.close()
             await database.close()
             raise
         services = Services(config, reactor, log, database, signing_keys, now_ms)

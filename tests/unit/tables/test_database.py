@@ -13,11 +13,11 @@ import pytest
 from psycopg2 import errors as pg_errors
 from pytest_twisted import blockon, ensureDeferred
 from twisted.internet import reactor
-from twisted.internet.defer import gatherResults
+from twisted.internet.defer import DeferredList, gatherResults
 
 from storage.tables import outbox
-from storage.tables.database import Cursor, Database, DatabaseUnavailable, UnstorableText
-from storage.tables.embedded import EmbeddedPostgres
+from storage.tables.database import Cursor, Database, DatabaseRefused, DatabaseUnavailable, UnstorableText
+from storage.tables.log_binding import bind_log
 
 NUMBERS = "CREATE TABLE numbers (number int PRIMARY KEY)"
 
@@ -193,12 +193,11 @@ async def test_a_server_that_stops_answering_does_not_hold_the_shutdown(database
 
 
 @ensureDeferred
-async def test_a_connect_without_an_answer_ends(tmp_path: Path, embedded_postgres: EmbeddedPostgres) -> None:
+async def test_a_connect_without_an_answer_ends(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / ".s.PGSQL.5432"))
         silent.listen()
         waits = {"host": str(tmp_path), "dbname": "x", "connect_timeout": 2}  # the shortest that libpq knows
-        assert 2 <= int(str(embedded_postgres.parameters["connect_timeout"])) <= 10
         database = Database(reactor, waits, patience=0.0)
         with pytest.raises(DatabaseUnavailable):
             await database.fetch("SELECT 1")
@@ -347,3 +346,14 @@ async def test_calls_after_close_are_refused(database: Database) -> None:
         await database.fetch("SELECT 1")
     assert len(await pending) == 1
     await closing
+
+
+@ensureDeferred
+async def test_tables_belong_to_the_log_that_came_first(database: Database) -> None:
+    tries = [database.run(lambda cur, epoch=epoch: bind_log(cur, epoch)) for epoch in "ab"]  # type: ignore[misc]
+    outcome = [bound for bound, _ in await DeferredList(tries, consumeErrors=True)]
+    assert sorted(outcome) == [False, True]
+    ours = "ab"[outcome.index(True)]
+    await database.run(lambda cur: bind_log(cur, ours))
+    with pytest.raises(DatabaseRefused, match="belongs to the log"):
+        await database.run(lambda cur: bind_log(cur, "c"))
