@@ -159,14 +159,35 @@ class EmbeddedPostgres:
         if not lines or not lines[0].isdigit():
             return
         pid = int(lines[0])
-        for number, patience in (signal.SIGINT, 5.0), (signal.SIGQUIT, 2.0), (signal.SIGKILL, 2.0):
+        self._signal_all(signal.SIGCONT)  # a stopped one hears nothing
+        for number, patience in (signal.SIGINT, 5.0), (signal.SIGQUIT, 2.0):
             if not self._runs_here(pid):
                 break
             _log.info("ending the PostgreSQL that an earlier run left behind (process {pid})", pid=pid)
             os.kill(pid, number)
             _wait_until(lambda: not self._runs_here(pid), patience)
+        # Without its head the rest soon goes by itself; and nobody may still write when we start.
+        _wait_until(lambda: not self._running(), 1.0)
+        self._signal_all(signal.SIGKILL)
+        _wait_until(lambda: not self._running(), 2.0)
+        if not self._running():
+            # PostgreSQL takes whoever has this number now for the old server: a zombie that a container's first
+            # process does not collect, or another program of this account.
+            for name in "postmaster.pid", f".s.PGSQL.{embedded_cluster.PORT}.lock":
+                (self._cluster / name).unlink(missing_ok=True)
         if len(lines) > 4 and os.path.basename(lines[4]).startswith("folkmoot-"):
             shutil.rmtree(lines[4], ignore_errors=True)
+
+    def _signal_all(self, number: int) -> None:
+        for pid in self._running():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def _running(self) -> list[int]:
+        """The living processes in our cluster."""
+        return [int(name) for name in os.listdir("/proc") if name.isdigit() and self._runs_here(int(name))]
 
     def _runs_here(self, pid: int) -> bool:
         """Whether ``pid`` is a living process in our cluster; another program may have got the number since."""

@@ -157,6 +157,35 @@ def test_crash_of_postgres_and_stale_files_do_not_hinder_the_start(data_dir: Pat
         server.stop()
 
 
+def test_stopped_leftover_is_ended(data_dir: Path) -> None:
+    leftover = EmbeddedPostgres(data_dir)
+    leftover.start()
+    query(leftover, "CREATE TABLE kept AS SELECT 42 AS answer")
+    for child in children_of(data_dir):
+        os.kill(child, signal.SIGSTOP)
+    server = EmbeddedPostgres(data_dir)
+    server.start()
+    try:
+        assert query(server, "SELECT answer FROM kept") == (42,)
+    finally:
+        server.stop()
+        leftover.stop()
+
+
+def test_a_number_that_another_process_has_by_now_does_not_hinder_the_start(data_dir: Path) -> None:
+    """As after a restart of a container, or with a zombie that nobody collects."""
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (data_dir / "postgres" / "postmaster.pid").write_text(f"{other.pid}\n{data_dir / 'postgres'}\n")
+        server = EmbeddedPostgres(data_dir)
+        try:
+            server.start()
+            assert query(server, "SELECT 1") == (1,)
+            assert other.poll() is None
+        finally:
+            server.stop()
+            other.kill()
+
+
 @ensureDeferred
 async def test_i10_postgres_that_dies_gives_503_and_comes_back(data_dir: Path) -> None:
     database = await open_database(None, data_dir, reactor)
