@@ -37,6 +37,7 @@ class Homeserver:
             hello_timeout=services.config.websocket.hello_timeout / 1000,
         )
         services.accounts.authenticator.on_revoked.append(self.live.revoked)
+        services.accounts.authenticator.on_locked.append(self.live.locked)
         self.operator_router = Router(operator_routes(services), services.accounts.authenticator, services.limits)
 
     def _metrics(self) -> list[Route]:

@@ -76,6 +76,7 @@ class Services:
         self.departures = Departures(self.rooms, reactor.callLater)
         self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles)
         self.accounts.profiles.observer = self.membership
+        self.accounts.registration.on_upgraded.append(self.membership.on_guest_upgrade)
         self.upkeep = Upkeep(log, database, reactor, now_ms)
         self.federation: Federation | None = None
         if config.enable_federation:
@@ -113,6 +114,7 @@ class Services:
         self.room_watch = RoomWatch(reactor)
         self.feed.follow(self.room_watch.follow)
         self.accounts.authenticator.on_revoked += [self.sync.longpoll.revoked, self.old_polls.revoked]
+        self.accounts.authenticator.on_locked += [self.sync.longpoll.locked, self.old_polls.locked]
 
     def _make_keys(self) -> None:
         """End-to-end encryption: what is known of devices and their keys, and the way of its changes into the log."""

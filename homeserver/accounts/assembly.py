@@ -55,7 +55,7 @@ def assemble(
         reactor.seconds, lambda: secrets.token_urlsafe(24), lifetime=config.ui_auth.session_timeout / 1000
     )
     interactive_auth = InteractiveAuth(database, passwords, sessions, limits, config.server_name)
-    registration = Registration(database, passwords, logins, config, now_ms)
+    registration = Registration(database, passwords, logins, devices, config, now_ms)
     stages = RegistrationStages(registration)
     interactive_auth.checks[DUMMY] = stages.dummy
     interactive_auth.checks[TERMS] = stages.terms

@@ -1,9 +1,5 @@
 """The end of an account, and the change of its password: both end sessions."""
 
-from collections.abc import Awaitable, Callable
-
-from twisted.logger import Logger
-
 from homeserver.accounts.devices import Devices, remove_devices
 from homeserver.accounts.interactive_auth import Sessions
 from homeserver.accounts.sessions import Authenticator
@@ -15,16 +11,13 @@ from storage.tables.database import Cursor, Database
 ACCOUNT_DEACTIVATED = "account_deactivated"
 """Kind of the outbox row: ``{"user_id": ..., "erase": bool}``: rooms to leave, data to erase. May come twice."""
 
-log = Logger()
-
 
 class Deactivation:
-    """Ends accounts and sessions. ``on_deactivated`` lists observers ``(user_id, erase)``, called after the commit."""
+    """Ends accounts and sessions."""
 
     def __init__(
         self, database: Database, authenticator: Authenticator, device_list: Devices, sessions: Sessions
     ) -> None:
-        self.on_deactivated: list[Callable[[str, bool], Awaitable[None] | None]] = []
         self._database = database
         self._authenticator = authenticator
         self._devices = device_list
@@ -45,13 +38,6 @@ class Deactivation:
 
         deleted, revoked = await self._database.run(work)
         self._ended(user_id, deleted, revoked)
-        for observer in self.on_deactivated:
-            try:
-                waiting = observer(user_id, erase)
-                if waiting is not None:
-                    await waiting
-            except Exception:
-                log.failure("An observer of deactivations failed")
 
     async def change_password(
         self, user_id: str, password_hash: str, keep: Requester | None, logout_devices: bool
@@ -71,7 +57,10 @@ class Deactivation:
     async def set_locked(self, user_id: str, locked: bool) -> None:
         """Lock or unlock an account: its sessions stay, but nothing is let in meanwhile."""
         await self._database.run(lambda cur: users.set_locked(cur, user_id, locked))
-        self._authenticator.forget_user(user_id)
+        if locked:
+            self._authenticator.locked(user_id)
+        else:
+            self._authenticator.forget_user(user_id)
 
     def _ended(self, user_id: str, deleted: list[str], revoked: list[RevokedToken]) -> None:
         self._sessions.drop_user(user_id)

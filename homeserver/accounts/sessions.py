@@ -45,7 +45,8 @@ class Authenticator:
     """`authenticate` for the router, and the place where the end of a session is announced.
 
     ``now_ms`` is wall time. ``on_revoked`` lists the observers: ``(user_id, device_id, token_id)``, called on the
-    reactor for each token that stops working, whether it was in the cache or not.
+    reactor for each token that stops working, whether it was in the cache or not. Those of ``on_locked`` are called with
+    the ID of a user whose tokens stay good but let nobody in for now.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Authenticator:
         flush_seconds: float = 2.0,
     ) -> None:
         self.on_revoked: list[RevocationObserver] = []
+        self.on_locked: list[Callable[[str], None]] = []
         self._database = database
         self._reactor = reactor
         self._now_ms = now_ms
@@ -96,6 +98,12 @@ class Authenticator:
             self._note_use(token, session, now, address, user_agent)
         return session.requester
 
+    def authenticate_even_locked(self, token: str, address: str, user_agent: str) -> Requester | Awaitable[Requester]:
+        """Like `authenticate`, for what the owner of a locked account may still do: log out ("Account locking")."""
+        if token in self._sessions:
+            return self.authenticate(token, address, user_agent)
+        return self._load_even_locked(token)
+
     def expires_ts(self, token: str) -> int | None:
         """When a token of the cache expires (ms), for connections that outlive a request."""
         session = self._sessions.get(token)
@@ -113,11 +121,12 @@ class Authenticator:
                 if self._sessions[cached].token_id in ids:
                     self._evict(cached)
         for token in tokens:
-            for observer in list(self.on_revoked):
-                try:
-                    observer(token.user_id, token.device_id, token.token_id)
-                except Exception:
-                    log.failure("An observer of ended sessions failed")
+            _tell(self.on_revoked, token.user_id, token.device_id, token.token_id)
+
+    def locked(self, user_id: str) -> None:
+        """Nobody gets in with the tokens of this account until it is unlocked: its open connections end."""
+        self.forget_user(user_id)
+        _tell(self.on_locked, user_id)
 
     def forget_user(self, user_id: str) -> None:
         """Look the account up again at its next request: its rights have changed."""
@@ -140,6 +149,20 @@ class Authenticator:
             log.warn("Cannot write down when devices were last used: {error}", error=error)
 
     async def _load(self, token: str, address: str, user_agent: str) -> Requester:
+        row = await self._read(token)
+        if row.locked:
+            raise MatrixError(401, "M_USER_LOCKED", "This account has been locked", soft_logout=True)
+        session = _session_of(row)
+        if token not in self._sessions:
+            self._remember(token, session)
+        self._note_use(token, session, self._now_ms(), address, user_agent)
+        return session.requester
+
+    async def _load_even_locked(self, token: str) -> Requester:
+        return _session_of(await self._read(token)).requester
+
+    async def _read(self, token: str) -> TokenRow:
+        """The token as PostgreSQL has it. Raises MatrixError 401 M_UNKNOWN_TOKEN."""
         if len(token) > MAX_TOKEN_LENGTH:
             raise _unknown()
         hashed = token_hash(token)
@@ -151,27 +174,11 @@ class Authenticator:
             elif before == self._revocations:
                 break
             # A session ended while we were reading: perhaps this one. Read again.
-        session = self._admit(row)
-        if token not in self._sessions:
-            self._remember(token, session)
-        self._note_use(token, session, self._now_ms(), address, user_agent)
-        return session.requester
-
-    def _admit(self, row: TokenRow | None) -> CachedSession:
         if row is None or row.deactivated:
             raise _unknown()
-        if row.locked:
-            raise MatrixError(401, "M_USER_LOCKED", "This account has been locked", soft_logout=True)
         if row.expires_ts is not None and row.expires_ts <= self._now_ms():
             raise _expired()
-        requester = Requester(
-            user_id=row.user_id,
-            device_id=row.device_id,
-            is_guest=row.is_guest,
-            token_id=row.token_id,
-            is_admin=row.is_admin,
-        )
-        return CachedSession(requester, row.token_id, row.expires_ts)
+        return row
 
     def _remember(self, token: str, session: CachedSession) -> None:
         while len(self._sessions) >= self._capacity:
@@ -196,6 +203,25 @@ class Authenticator:
         if requester.device_id is not None:
             key = (requester.user_id, requester.device_id)
             self._seen[key] = Seen(*key, now, address[:100], user_agent.replace("\0", "")[:300])
+
+
+def _session_of(row: TokenRow) -> CachedSession:
+    requester = Requester(
+        user_id=row.user_id,
+        device_id=row.device_id,
+        is_guest=row.is_guest,
+        token_id=row.token_id,
+        is_admin=row.is_admin,
+    )
+    return CachedSession(requester, row.token_id, row.expires_ts)
+
+
+def _tell(observers: Iterable[Callable[..., None]], *what: object) -> None:
+    for observer in list(observers):
+        try:
+            observer(*what)
+        except Exception:
+            log.failure("An observer of sessions failed")
 
 
 def _look_up(cur: Cursor, hashed: bytes) -> tuple[TokenRow | None, list[RevokedToken]]:

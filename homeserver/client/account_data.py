@@ -5,7 +5,7 @@ from typing import Any
 from federation.rules.errors import MatrixError
 from homeserver.accounts.account_data import MAX_CONTENT_BYTES, AccountData
 from homeserver.web.call import Answer, Call
-from homeserver.web.router import Auth, Route
+from homeserver.web.router import Route
 
 
 class AccountDataEndpoints:
@@ -20,10 +20,10 @@ class AccountDataEndpoints:
         room = "/_matrix/client/v3/user/{userId}/rooms/{roomId}/account_data/{type}"
         limit = 2 * MAX_CONTENT_BYTES
         return [
-            Route("GET", account, self.get, Auth.GUEST),
-            Route("PUT", account, self.put, Auth.GUEST, body_limit=limit),
-            Route("GET", room, self.get, Auth.GUEST),
-            Route("PUT", room, self.put, Auth.GUEST, body_limit=limit),
+            Route("GET", account, self.get),
+            Route("PUT", account, self.put, body_limit=limit),
+            Route("GET", room, self.get),
+            Route("PUT", room, self.put, body_limit=limit),
         ]
 
     def get(self, call: Call) -> Answer:

@@ -33,7 +33,7 @@ class ThreepidEndpoints:
         """The routes; those that would need an identity server or mail are left out and so `M_UNRECOGNIZED`."""
         path = "/_matrix/client/v3/account/3pid"
         return [
-            Route("GET", path, self.list, Auth.GUEST),
+            Route("GET", path, self.list),
             Route("POST", f"{path}/delete", self.delete),
             Route("POST", f"{path}/email/requestToken", self.refuse, Auth.NONE),
             Route("POST", f"{path}/msisdn/requestToken", self.refuse, Auth.NONE),

@@ -42,7 +42,7 @@ class Directory:
             Route("PUT", path, self.put_alias),
             Route("GET", path, self.get_alias, Auth.NONE),
             Route("DELETE", path, self.delete_alias),
-            Route("GET", "/_matrix/client/v3/rooms/{roomId}/aliases", self.get_aliases, Auth.GUEST),
+            Route("GET", "/_matrix/client/v3/rooms/{roomId}/aliases", self.get_aliases),
         ]
 
     async def put_alias(self, call: Call) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from homeserver.keys.lookup import MAX_TIMEOUT_MS, KeyLookup
 from homeserver.keys.publish import KeyPublisher
 from homeserver.sync.tokens import since
 from homeserver.web.call import Call, Requester
-from homeserver.web.routes import Route
+from homeserver.web.routes import Auth, Route
 from storage.log.append import Log
 
 DEFAULT_TIMEOUT_MS = 10_000
@@ -55,11 +55,11 @@ class Keys:
     def routes(self) -> list[Route]:
         """The routes of this module."""
         return [
-            Route("POST", "/_matrix/client/v3/keys/upload", self.upload),
+            Route("POST", "/_matrix/client/v3/keys/upload", self.upload, Auth.GUEST),
             # The path of older clients; the device they name has to be their own.
-            Route("POST", "/_matrix/client/v3/keys/upload/{deviceId}", self.upload),
-            Route("POST", "/_matrix/client/v3/keys/query", self.query),
-            Route("POST", "/_matrix/client/v3/keys/claim", self.claim),
+            Route("POST", "/_matrix/client/v3/keys/upload/{deviceId}", self.upload, Auth.GUEST),
+            Route("POST", "/_matrix/client/v3/keys/query", self.query, Auth.GUEST),
+            Route("POST", "/_matrix/client/v3/keys/claim", self.claim, Auth.GUEST),
             Route("GET", "/_matrix/client/v3/keys/changes", self.changes),
         ]
 

@@ -25,7 +25,7 @@ class Leaving:
         """The operations of this module."""
         return [
             Route("POST", "/_matrix/client/v3/rooms/{roomId}/leave", self.post_leave, Auth.GUEST),
-            Route("POST", "/_matrix/client/v3/rooms/{roomId}/forget", self.post_forget, Auth.GUEST),
+            Route("POST", "/_matrix/client/v3/rooms/{roomId}/forget", self.post_forget),
         ]
 
     async def post_leave(self, call: Call) -> dict[str, Any]:

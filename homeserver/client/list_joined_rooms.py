@@ -4,7 +4,7 @@ from typing import Any
 
 from homeserver.rooms.memberships import Memberships
 from homeserver.web.call import Call
-from homeserver.web.routes import Auth, Route
+from homeserver.web.routes import Route
 
 
 class ListJoinedRooms:
@@ -15,7 +15,7 @@ class ListJoinedRooms:
 
     def routes(self) -> list[Route]:
         """The operations of this module."""
-        return [Route("GET", "/_matrix/client/v3/joined_rooms", self.get_joined_rooms, Auth.GUEST)]
+        return [Route("GET", "/_matrix/client/v3/joined_rooms", self.get_joined_rooms)]
 
     def get_joined_rooms(self, call: Call) -> dict[str, Any]:
         """The ids of all rooms that the caller is joined to."""

@@ -16,8 +16,8 @@ class LogoutEndpoints:
     def routes(self) -> list[Route]:
         """The routes."""
         return [
-            Route("POST", "/_matrix/client/v3/logout", self.logout, Auth.GUEST),
-            Route("POST", "/_matrix/client/v3/logout/all", self.logout_all, Auth.GUEST),
+            Route("POST", "/_matrix/client/v3/logout", self.logout, Auth.LOCKED),
+            Route("POST", "/_matrix/client/v3/logout/all", self.logout_all, Auth.LOCKED),
         ]
 
     async def logout(self, call: Call) -> dict[str, Any]:

@@ -68,3 +68,8 @@ class OpenPolls:
             if token_id is None or poll.token_id == token_id:
                 poll.revoked = True
                 poll.end()
+
+    def locked(self, user_id: str) -> None:
+        """An account was locked: the next request hears why. Observer of the authenticator."""
+        for poll in list(self._polls.get(user_id, ())):
+            poll.end()

@@ -76,4 +76,6 @@ class ProfileEndpoints:
         user_id = call.params["userId"]
         if user_id != call.requester.user_id:
             raise MatrixError(403, "M_FORBIDDEN", "Only one's own profile can be changed")
+        if call.requester.is_guest and call.params["keyName"] != "displayname":
+            raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests can change their display name and nothing else")
         return user_id

@@ -1,5 +1,10 @@
-"""Push rules: reading them, adding own ones, switching them on and off."""
+"""Push rules: reading them, adding own ones, switching them on and off.
 
+Until v1.9 of the specification these paths began with a parameter, the scope, of which `global` was the only value. A
+path of that form that leads to no rule is therefore a request with a wrong parameter, which is told so with 400.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
 from federation.rules.errors import MatrixError
@@ -10,6 +15,27 @@ from homeserver.web.routes import Route
 
 _ROOT = "/_matrix/client/v3/pushrules/"
 _RULE = _ROOT + "global/{kind}/{ruleId}"
+_WRONG = {
+    "": "The path names no rule: /pushrules/global/{kind}/{ruleId}",
+    "global/": "The path names no kind of rule",
+    "global/{kind}/": "The path names no rule",
+    "{scope}": "The path ends in no slash and names no rule",
+    "{scope}/": "There is no scope but `global`",
+    "{scope}/{kind}": "The path ends in no slash and names no rule",
+    "{scope}/{kind}/": "There is no scope but `global`",
+    "{scope}/{kind}/{ruleId}": "There is no scope but `global`",
+    "{scope}/{kind}/{ruleId}/{attribute}": "Rules have `enabled` and `actions` to read and set on their own",
+}
+"""What is wrong with a path below `_ROOT` that none of the operations has."""
+
+
+def refusal(sentence: str) -> Callable[[Call], dict[str, Any]]:
+    """A handler that refuses what has a wrong parameter in its path."""
+
+    def refuse(call: Call) -> dict[str, Any]:
+        raise MatrixError(400, "M_INVALID_PARAM", sentence)
+
+    return refuse
 
 
 class PushRulesApi:
@@ -20,9 +46,9 @@ class PushRulesApi:
 
     def routes(self) -> list[Route]:
         """The routes of this module."""
-        return [
-            Route("GET", _ROOT, self.get_all, aliases=(_ROOT[:-1],)),
-            Route("GET", _ROOT + "global/", self.get_global, aliases=(_ROOT + "global",)),
+        operations = [
+            Route("GET", _ROOT, self.get_all),
+            Route("GET", _ROOT + "global/", self.get_global),
             Route("GET", _ROOT + "global/{kind}/", self.get_kind),
             Route("GET", _RULE, self.get_rule),
             Route("PUT", _RULE, self.put_rule),
@@ -32,6 +58,14 @@ class PushRulesApi:
             Route("GET", _RULE + "/actions", self.get_actions),
             Route("PUT", _RULE + "/actions", self.put_actions),
         ]
+        taken = {(route.method, route.path) for route in operations}
+        wrong = [
+            Route(method, _ROOT + path, refusal(sentence))
+            for path, sentence in _WRONG.items()
+            for method in ("GET", "PUT", "DELETE")
+            if (method, _ROOT + path) not in taken
+        ]
+        return operations + wrong
 
     def get_all(self, call: Call) -> dict[str, Any]:
         """All rulesets; there is one."""

@@ -8,7 +8,7 @@ from homeserver.client.typing import JoinedUsers, require_joined
 from homeserver.ephemeral.presence import Presence
 from homeserver.ephemeral.receipts import FULLY_READ, PRIVATE, READ, Receipts
 from homeserver.web.call import Call
-from homeserver.web.router import Auth, Route
+from homeserver.web.router import Route
 
 
 class ReadMarkersRequest(msgspec.Struct):
@@ -30,7 +30,7 @@ class ReadMarkers:
     def routes(self) -> list[Route]:
         """The routes of this module."""
         path = "/_matrix/client/v3/rooms/{roomId}/read_markers"
-        return [Route("POST", path, self.set_read_markers, auth=Auth.GUEST, body_limit=16 * 1024)]
+        return [Route("POST", path, self.set_read_markers, body_limit=16 * 1024)]
 
     async def set_read_markers(self, call: Call) -> dict[str, Any]:
         """Set the fully read marker and, if given, receipts; all in one commit."""

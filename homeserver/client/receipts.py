@@ -9,7 +9,7 @@ from homeserver.client.typing import JoinedUsers, require_joined
 from homeserver.ephemeral.presence import Presence
 from homeserver.ephemeral.receipts import FULLY_READ, MAX_THREAD_BYTES, TYPES, Receipts
 from homeserver.web.call import Call
-from homeserver.web.router import Auth, Route
+from homeserver.web.router import Route
 
 
 class ReceiptRequest(msgspec.Struct):
@@ -29,7 +29,7 @@ class ReadReceipts:
     def routes(self) -> list[Route]:
         """The routes of this module."""
         path = "/_matrix/client/v3/rooms/{roomId}/receipt/{receiptType}/{eventId}"
-        return [Route("POST", path, self.post_receipt, auth=Auth.GUEST, body_limit=16 * 1024)]
+        return [Route("POST", path, self.post_receipt, body_limit=16 * 1024)]
 
     async def post_receipt(self, call: Call) -> dict[str, Any]:
         """The user has read up to an event."""

@@ -6,7 +6,7 @@ import msgspec
 
 from homeserver.rooms.send import Send
 from homeserver.web.call import Call
-from homeserver.web.routes import Auth, Route
+from homeserver.web.routes import Route
 
 
 class RedactRequest(msgspec.Struct):
@@ -26,9 +26,9 @@ class Redaction:
     def routes(self) -> list[Route]:
         """The operations of this module."""
         path = "/_matrix/client/v3/rooms/{roomId}/redact/{eventId}"
-        routes = [Route("PUT", path + "/{txnId}", self.put_redact, Auth.GUEST, "message")]
+        routes = [Route("PUT", path + "/{txnId}", self.put_redact, limit="message")]
         if self._without_transaction:
-            routes.append(Route("POST", path, self.put_redact, Auth.GUEST, "message"))
+            routes.append(Route("POST", path, self.put_redact, limit="message"))
         return routes
 
     async def put_redact(self, call: Call) -> dict[str, Any]:

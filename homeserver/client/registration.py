@@ -27,6 +27,7 @@ class RegisterRequest(msgspec.Struct):
     initial_device_display_name: str | None = None
     inhibit_login: bool | None = False
     refresh_token: bool | None = False
+    guest_access_token: str | None = None
     type: str | None = None
 
     def wish(self) -> Wish | None:
@@ -42,6 +43,7 @@ class Remembered(msgspec.Struct):
     localpart: str | None
     password_hash: str | None
     wish: Wish | None
+    upgrades_guest: bool
 
 
 class RegistrationEndpoints:
@@ -79,7 +81,11 @@ class RegistrationEndpoints:
         flows = await self._registration.flows()
         replay = self._replay(body)
         localpart = None
-        if not replay and request.username is not None:
+        if replay:
+            pass
+        elif request.guest_access_token is not None:
+            localpart = await self._registration.check_guest(request.username, request.guest_access_token)
+        elif request.username is not None:
             localpart = await self._registration.check_available(request.username)
         if request.password is not None:
             check_new_password(request.password, self._config.password_config.policy)
@@ -110,6 +116,7 @@ class RegistrationEndpoints:
                     password_hash=remembered.password_hash,
                     wish=remembered.wish,
                     registration_token=session.values.get(REGISTRATION_TOKEN),
+                    upgrades_guest=remembered.upgrades_guest,
                 )
             )
         except Exception:
@@ -135,7 +142,7 @@ class RegistrationEndpoints:
     async def _remembered(self, call: Call, request: RegisterRequest, localpart: str | None) -> Remembered:
         self._limits.take("registration", call.address)
         hashed = None if request.password is None else await self._registration.hash_password(request.password)
-        return Remembered(localpart, hashed, request.wish())
+        return Remembered(localpart, hashed, request.wish(), request.guest_access_token is not None)
 
     async def _register_guest(self, call: Call) -> dict[str, Any]:
         if not self._config.allow_guest_access:

@@ -32,7 +32,7 @@ class RoomsReading:
                 aliases=(room + "/state/{eventType}/",),
             ),
             Route("GET", room + "/members", self.get_members, Auth.GUEST),
-            Route("GET", room + "/joined_members", self.get_joined_members, Auth.GUEST),
+            Route("GET", room + "/joined_members", self.get_joined_members),
         ]  # fmt: skip
 
     def get_event(self, call: Call) -> dict[str, Any]:

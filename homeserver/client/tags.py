@@ -5,7 +5,7 @@ from typing import Any
 from homeserver.accounts.account_data import AccountData
 from homeserver.client.account_data import own_room
 from homeserver.web.call import Call
-from homeserver.web.router import Auth, Route
+from homeserver.web.router import Route
 
 
 class TagEndpoints:
@@ -18,9 +18,9 @@ class TagEndpoints:
         """The routes."""
         path = "/_matrix/client/v3/user/{userId}/rooms/{roomId}/tags"
         return [
-            Route("GET", path, self.list, Auth.GUEST),
-            Route("PUT", f"{path}/{{tag}}", self.put, Auth.GUEST, body_limit=16_384),
-            Route("DELETE", f"{path}/{{tag}}", self.delete, Auth.GUEST),
+            Route("GET", path, self.list),
+            Route("PUT", f"{path}/{{tag}}", self.put, body_limit=16_384),
+            Route("DELETE", f"{path}/{{tag}}", self.delete),
         ]
 
     def list(self, call: Call) -> dict[str, Any]:

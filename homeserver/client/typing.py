@@ -9,7 +9,7 @@ from homeserver.client.filter import own_user
 from homeserver.ephemeral.presence import Presence
 from homeserver.ephemeral.typing import DEFAULT_TIMEOUT_MS, Typing
 from homeserver.web.call import Call
-from homeserver.web.router import Auth, Route
+from homeserver.web.router import Route
 
 
 class TypingRequest(msgspec.Struct):
@@ -37,7 +37,7 @@ class TypingNotifications:
     def routes(self) -> list[Route]:
         """The routes of this module."""
         path = "/_matrix/client/v3/rooms/{roomId}/typing/{userId}"
-        return [Route("PUT", path, self.set_typing, auth=Auth.GUEST, body_limit=4096)]
+        return [Route("PUT", path, self.set_typing, body_limit=4096)]
 
     def set_typing(self, call: Call) -> dict[str, Any]:
         """The user starts, goes on or stops typing."""

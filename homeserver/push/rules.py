@@ -15,6 +15,9 @@ from homeserver.push.glob import Glob
 KINDS = ("override", "content", "room", "sender", "underride")
 """In the order in which they are checked."""
 
+HISTORICAL_ACTIONS = ("dont_notify", "coalesce")
+"""Actions of older versions of the specification, without effect in this one."""
+
 Path = tuple[str, ...]
 _ABSENT: Any = object()
 
@@ -160,7 +163,7 @@ def compile_rules(ruleset: Mapping[str, Any]) -> CompiledRules:
 
 
 def _compile_rule(kind: str, rule: Mapping[str, Any]) -> _Rule | None:
-    actions = [action for action in rule["actions"] if action not in ("dont_notify", "coalesce")]
+    actions = [action for action in rule["actions"] if action not in HISTORICAL_ACTIONS]
     outcome = Outcome(actions, *unread_effect(actions))
     shared: list[SharedCondition] = []
     personal: list[PersonalCondition] = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from federation.rules.errors import MatrixError
 from homeserver.push.default_rules import default_rules
-from homeserver.push.rules import KINDS
+from homeserver.push.rules import HISTORICAL_ACTIONS, KINDS
 
 MASTER = ".m.rule.master"
 MAX_RULES = 1000
@@ -96,15 +96,19 @@ def put(
 
 
 def checked_actions(actions: Any) -> list[Any]:
-    """The actions of a request without the historical ones. Raises MatrixError 400 for undefined forms."""
+    """The actions of a request. Raises MatrixError 400 for undefined forms.
+
+    `dont_notify` and `coalesce` of older versions are kept for the clients that still set and show them; where rules
+    are applied they mean nothing ("Historical Actions").
+    """
     if type(actions) is not list or len(actions) > MAX_ACTIONS:
         raise MatrixError(400, "M_INVALID_PARAM", "'actions' has to be a list of actions")
     for action in actions:
-        if action in ("notify", "dont_notify", "coalesce"):
+        if action == "notify" or action in HISTORICAL_ACTIONS:
             continue
         if type(action) is not dict or type(action.get("set_tweak")) is not str:
             raise MatrixError(400, "M_INVALID_PARAM", "Unrecognised action")
-    return [action for action in actions if action not in ("dont_notify", "coalesce")]
+    return actions
 
 
 def _place(rules: list[Rule], rule_id: str) -> int:

@@ -348,6 +348,13 @@ class Membership:
     async def on_profile_change(self, user_id: str, profile: Mapping[str, Any]) -> None:
         """Carry a changed profile into the member events of the user's rooms, all in few appends."""
         wanted = {key: profile[key] for key in ("displayname", "avatar_url") if profile.get(key) is not None}
+        await self._rewrite(user_id, frozenset(("displayname", "avatar_url")), wanted)
+
+    async def on_guest_upgrade(self, user_id: str) -> None:
+        """Take the mark of a guest from the member events of somebody who has become a user."""
+        await self._rewrite(user_id, frozenset(("kind",)), {})
+
+    async def _rewrite(self, user_id: str, leave_out: frozenset[str], wanted: Mapping[str, Any]) -> None:
         with self._rooms.log.snapshot() as snapshot:
             joined = [
                 room_id
@@ -359,26 +366,28 @@ class Membership:
             some = joined[start : start + 50]
             try:
                 for room_id in some:
-                    self._rename(batch, room_id, user_id, wanted)
+                    self._rewrite_in(batch, room_id, user_id, leave_out, wanted)
             except BaseException:
                 for room_id in some:  # their pictures have moved on to what is not appended
                     self._rooms.drop(room_id)
                 raise
             await self._rooms.log.append(batch)
 
-    def _rename(self, batch: Batch, room_id: str, user_id: str, wanted: Mapping[str, Any]) -> None:
+    def _rewrite_in(
+        self, batch: Batch, room_id: str, user_id: str, leave_out: frozenset[str], wanted: Mapping[str, Any]
+    ) -> None:
         room = self._rooms.find(room_id)
         event = None if room is None else room.state("m.room.member", user_id)
         if room is None or event is None or event.content.get("membership") != "join":
             return
-        kept = {k: v for k, v in event.content.items() if k not in ("displayname", "avatar_url")}
+        kept = {k: v for k, v in event.content.items() if k not in leave_out}
         content = {**kept, **wanted}
         if content == event.content:
             return
         try:
             decided = room.decide(Draft(user_id, "m.room.member", content, state_key=user_id))
         except MatrixError:
-            return  # a room that refuses the new name keeps the old one
+            return  # a room that refuses the new event keeps the old one
         room.stage(batch, decided)
 
     # -- steps -----------------------------------------------------------------------------------------------------

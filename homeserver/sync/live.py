@@ -149,6 +149,11 @@ class LiveSync:
             if requester is not None and (token_id is None or requester.token_id == token_id):
                 self._log_out(connection)
 
+    def locked(self, user_id: str) -> None:
+        """An account was locked: close its connections; a new hello hears why. Observer of the authenticator."""
+        for connection in list(self._by_user.get(user_id, ())):
+            self._carry_out(connection, connection.stream.close(Code.RESTART, "The account has been locked"))
+
     def _log_out(self, connection: Connection) -> None:
         """Close a connection whose session has ended: at once, or when the logout that it asked for is answered."""
         connection.leaving = True

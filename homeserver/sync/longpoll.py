@@ -126,6 +126,11 @@ class LongPoll:
                 poll.revoked = True
                 poll.end()
 
+    def locked(self, user_id: str) -> None:
+        """An account was locked: its long polls end, and the next request hears why. Observer of the authenticator."""
+        for poll in list(self._polls.get(user_id, ())):
+            poll.end()
+
 
 def acknowledge(log: Log, request: SyncRequest) -> bool:
     """Delete the to-device messages that the client has seen, as its ``since`` says. False if some are left.

@@ -24,6 +24,8 @@ class Auth(Enum):
     """Users with an account; guests are refused with M_GUEST_ACCESS_FORBIDDEN."""
     GUEST = auto()
     """Users and guests."""
+    LOCKED = auto()
+    """Users and guests, also those whose account is locked (Client-Server API, "Account locking")."""
     SERVER_ADMIN = auto()
     """Administrators of this server."""
 

@@ -42,6 +42,16 @@ def insert_user(cur: Cursor, row: UserRow) -> bool:
     return cur.rowcount == 1
 
 
+def upgrade_guest(cur: Cursor, user_id: str, password_hash: str | None, is_admin: bool) -> bool:
+    """Make a guest's account one of a person; False when there is no such guest."""
+    cur.execute(
+        "UPDATE users SET is_guest = false, password_hash = %s, is_admin = %s"
+        " WHERE user_id = %s AND is_guest AND NOT deactivated AND NOT locked",
+        (password_hash, is_admin, user_id),
+    )
+    return cur.rowcount == 1
+
+
 def user_by_id(cur: Cursor, user_id: str) -> UserRow | None:
     """The account with this user ID, also when it is deactivated."""
     cur.execute(f"SELECT {_COLUMNS} FROM users WHERE user_id = %s", (user_id,))

@@ -1,12 +1,24 @@
 """Routes of ours that the specification's OpenAPI files do not have, each with its reason."""
 
+_PUSH_RULES = "/_matrix/client/v3/pushrules/"
+_METHODS = ("GET", "PUT", "DELETE")
+
 EXTENSIONS = {
     ("GET", "/_synapse/admin/v1/register"): "shared-secret registration, as scripts know it",
     ("POST", "/_synapse/admin/v1/register"): "shared-secret registration, as scripts know it",
     ("GET", "/_matrix/client/v3/auth/{authType}/fallback/web"): "in the specification's prose",
     ("POST", "/_matrix/client/v3/auth/{authType}/fallback/web"): "the form of the page above",
     ("GET", "/_matrix/static/client/login/"): "in the specification's prose",
-    ("GET", "/_matrix/client/v3/pushrules/global/{kind}/"): "one kind of push rules, from r0",
+    ("GET", _PUSH_RULES + "global/{kind}/"): "one kind of push rules, from r0",
+    **{
+        (method, _PUSH_RULES + path): "with a scope or kind that does not exist, which until v1.9 was a parameter"
+        for path in ("", "global/", "global/{kind}/") for method in ("PUT", "DELETE")
+    },
+    **{
+        (method, _PUSH_RULES + "{scope}" + path): "as above"
+        for path in ("", "/", "/{kind}", "/{kind}/", "/{kind}/{ruleId}", "/{kind}/{ruleId}/{attribute}")
+        for method in _METHODS
+    },
     ("POST", "/_matrix/client/v3/keys/upload/{deviceId}"): "the old form of /keys/upload",
     ("POST", "/_matrix/client/v3/rooms/{roomId}/redact/{eventId}"): "without transaction id, from r0",
     ("POST", "/_matrix/client/v3/rooms/{roomId}/send/{eventType}"): "without transaction id, from r0",

@@ -150,6 +150,63 @@ async def test_guests_may_not_do_what_users_do(server: AccountServer) -> None:
         "POST", f"{V1}/login/get_token", {}, token=guest["access_token"]
     )
     assert (status, answer["errcode"]) == (403, "M_GUEST_ACCESS_FORBIDDEN")
+    path = f"{V3}/profile/{guest['user_id']}/avatar_url"
+    for method, body in (("PUT", {"avatar_url": "mxc://example.org/a"}), ("DELETE", None)):
+        status, answer = await server.client.request(method, path, body, token=guest["access_token"])
+        assert (status, answer["errcode"]) == (403, "M_GUEST_ACCESS_FORBIDDEN")
+
+
+@ensureDeferred
+async def test_a_guest_becomes_a_user_of_the_same_name(server: AccountServer) -> None:
+    """Client-Server API, "Guest Access": the ordinary flow, with the guest's token and name."""
+    upgraded: list[str] = []
+
+    async def note(user_id: str) -> None:
+        upgraded.append(user_id)
+
+    server.accounts.registration.on_upgraded.append(note)
+    _, guest = await server.client.request("POST", f"{V3}/register?kind=guest", {})
+    _, other = await server.client.request("POST", f"{V3}/register?kind=guest", {})
+    name = guest["user_id"][1:].split(":")[0]
+    whole = {"username": name, "password": "correct horse", "guest_access_token": guest["access_token"]}
+    alice = await server.register("alice")
+    for wrong in (
+        whole | {"guest_access_token": other["access_token"]},
+        whole | {"guest_access_token": "nonsense"},
+        whole | {"username": "alice", "guest_access_token": alice["access_token"]},
+        {key: value for key, value in whole.items() if key != "guest_access_token"},
+    ):
+        status, answer = await server.client.request("POST", f"{V3}/register", wrong)
+        assert (status, answer["errcode"]) in ((403, "M_FORBIDDEN"), (400, "M_INVALID_USERNAME"))
+    unnamed = {key: value for key, value in whole.items() if key != "username"}
+    status, answer = await server.client.request("POST", f"{V3}/register", unnamed)
+    assert (status, answer["errcode"]) == (400, "M_MISSING_PARAM")
+    assert upgraded == [] and (await server.whoami(guest["access_token"]))[1]["is_guest"] is True
+
+    status, challenge = await server.client.request("POST", f"{V3}/register", whole)
+    assert status == 401
+    auth = {"type": "m.login.dummy", "session": challenge["session"]}
+    status, made = await server.client.request("POST", f"{V3}/register", {"auth": auth})
+    assert status == 200 and made["user_id"] == guest["user_id"] and upgraded == [guest["user_id"]]
+    assert (await server.whoami(made["access_token"]))[1]["is_guest"] is False
+    assert (await server.whoami(guest["access_token"]))[0] == 401
+    _, found = await server.client.request("GET", f"{V3}/devices", token=made["access_token"])
+    assert [device["device_id"] for device in found["devices"]] == [made["device_id"]]
+    assert (await server.login(name))[0] == 200
+    status, _ = await server.client.request("POST", f"{V3}/register", whole)
+    assert status == 403  # nobody is a guest of that name any more
+
+
+@ensureDeferred
+async def test_a_guest_who_becomes_a_user_keeps_device_and_display_name(server: AccountServer) -> None:
+    _, guest = await server.client.request("POST", f"{V3}/register?kind=guest", {})
+    name, token = guest["user_id"][1:].split(":")[0], guest["access_token"]
+    path = f"{V3}/profile/{guest['user_id']}"
+    assert (await server.client.request("PUT", f"{path}/displayname", {"displayname": "Gus"}, token=token))[0] == 200
+    fields = {"guest_access_token": token, "device_id": guest["device_id"]}
+    made = await server.register(name, **fields)
+    assert made["device_id"] == guest["device_id"] and made["access_token"] != token
+    assert (await server.client.request("GET", path))[1] == {"displayname": "Gus"}
 
 
 @ensureDeferred
@@ -389,6 +446,10 @@ async def test_locked_accounts_are_let_in_again_when_unlocked(make_server: MakeS
         "POST", f"{V3}/register", {"username": "root", "password": "correct horse", "auth": auth}
     )
     alice = await server.register("alice")
+    _, phone = await server.login("alice")
+    assert (await server.whoami(phone["access_token"]))[0] == 200
+    cut: list[str] = []
+    server.accounts.authenticator.on_locked.append(cut.append)
     path = f"{V1}/admin/lock/@alice:example.org"
     assert (await server.client.request("PUT", path, {"locked": True}, token=alice["access_token"]))[0] == 403
     assert (await server.client.request("PUT", path, {"locked": True}, token=root["access_token"]))[1] == {
@@ -396,6 +457,10 @@ async def test_locked_accounts_are_let_in_again_when_unlocked(make_server: MakeS
     }
     status, body = await server.whoami(alice["access_token"])
     assert (status, body["errcode"], body["soft_logout"]) == (401, "M_USER_LOCKED", True)
+    assert cut == ["@alice:example.org"]
+    # Logging out is the one thing that a locked account may do.
+    assert (await server.client.request("POST", f"{V3}/logout", {}, token=phone["access_token"]))[0] == 200
+    assert (await server.whoami(phone["access_token"]))[1]["errcode"] == "M_UNKNOWN_TOKEN"
     assert (await server.client.request("PUT", path, {"locked": False}, token=root["access_token"]))[0] == 200
     assert (await server.whoami(alice["access_token"]))[0] == 200
     status, body = await server.client.request(

@@ -13,6 +13,7 @@ from homeserver.push.default_rules import default_rules
 from homeserver.push.push_rules import PushRules
 from homeserver.push.rules import FlatEvent, Person, evaluate
 from homeserver.web.call import Call, Requester
+from homeserver.web.routes import RouteTable
 from storage.log.account_data import datum
 from storage.log.append import Kind
 from storage.memory import MemoryLog
@@ -76,7 +77,7 @@ async def test_own_rules_are_ordered_and_appear_in_account_data() -> None:
     await client("PUT", "override second", {"actions": ["dont_notify"]})
     assert await client.own("override") == ["first", "second", "third", "fourth"]
     rules = (await client("GET", ""))["global"]["override"]
-    assert rules[0]["rule_id"] == ".m.rule.master" and rules[2]["actions"] == []
+    assert rules[0]["rule_id"] == ".m.rule.master" and rules[2]["rule_id"] == "second"
     assert client.content() == await client("GET", "")
     assert {entry.kind for entry in client.entries} == {Kind.ACCOUNT_DATA}
     await client("DELETE", "override second")
@@ -103,6 +104,43 @@ async def test_switches_and_actions_of_own_and_predefined_rules() -> None:
     entries = len(client.entries)
     await client("PUT", "content cake enabled", {"enabled": False})
     assert len(client.entries) == entries
+
+
+@ensureDeferred
+async def test_historical_actions_come_back_and_mean_nothing() -> None:
+    client = Client()
+    for rule in "underride .m.rule.message", "override mine":
+        await client("PUT", "override mine", {"actions": ["dont_notify", "coalesce"]})
+        await client("PUT", rule + " actions", {"actions": ["dont_notify"]})
+        assert await client("GET", rule + " actions") == {"actions": ["dont_notify"]}
+    await client("PUT", "override mine actions", {"actions": ["coalesce", "notify"]})
+    message = FlatEvent({"type": "m.room.message", "sender": "@a:here", "content": {"body": "hi"}}, lambda: 3, bool)
+    with client.log.snapshot() as snapshot:
+        assert evaluate(client.rules.compiled(snapshot, ME), message, Person(ME, lambda: None)).actions == ["notify"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("PUT", "/", 400),
+        ("DELETE", "/global/", 400),
+        ("PUT", "/global", 400),
+        ("PUT", "/global/room", 400),
+        ("PUT", "/global/room/", 400),
+        ("PUT", "/device/room/%23x:here", 400),
+        ("PUT", "/global/override/.m.rule.master/colour", 400),
+        ("GET", "/global", 400),
+        ("GET", "/device/", 400),
+        ("GET", "/device/room/%23x:here/enabled", 400),
+        ("GET", "", 404),
+    ],
+)
+def test_a_path_that_names_no_rule(method: str, path: str, status: int) -> None:
+    table = RouteTable(PushRulesApi(PushRules(MemoryLog(reactor))).routes())  # type: ignore[arg-type]
+    with pytest.raises(MatrixError) as error:
+        route, _ = table.find(method, "/_matrix/client/v3/pushrules" + path)
+        route.handler(Call(method, path, {}, b""))
+    assert (error.value.status, error.value.errcode) == (status, {400: "M_INVALID_PARAM", 404: "M_UNRECOGNIZED"}[status])
 
 
 @pytest.mark.parametrize(

@@ -175,6 +175,17 @@ def test_guests_come_in_where_they_are_let_in_and_leave_when_they_are_not(server
     assert server.log_of(room)[-1] == ("guest1", "m.room.member", "@guest1:x")
 
 
+def test_who_was_a_guest_once_stays_where_guests_have_to_leave(server: RoomServer) -> None:
+    guests = {"type": "m.room.guest_access", "content": {"guest_access": "can_join"}}
+    room = server.create("alice", preset="public_chat", initial_state=[guests])
+    assert server.post("guest1", f"/join/{room}")[0] == 200
+    server.run(server.membership.on_guest_upgrade("@guest1:x"))
+    content = server.contents("alice", room, "m.room.member", "@guest1:x")
+    assert content["membership"] == "join" and "kind" not in content
+    server.state("alice", room, "m.room.guest_access", {"guest_access": "forbidden"})
+    assert "@guest1:x" in server.ok("alice", "GET", f"/rooms/{room}/joined_members")["joined"]
+
+
 def test_membership_set_as_state(server: RoomServer) -> None:
     room = server.create("alice", preset="public_chat")
     path = f"/rooms/{room}/state/m.room.member/{BOB}"

@@ -283,7 +283,7 @@ def test_b02_the_end_of_a_session_ends_its_waiting(server: RoomServer) -> None:
     for poll in (waiting, peeking):
         assert (poll.settle() or (0,))[0] == 401
     assert other.settle() is None
-    other.call.stop()
+    server.polls.locked("@bob:x")
     assert (other.settle() or (0,))[0] == 200
 
 

@@ -354,6 +354,12 @@ def test_b02_logout_closes_at_once(live: Live) -> None:
     assert a.code == Code.LOGGED_OUT and b.code is None
 
 
+def test_b02_a_locked_account_is_cut_and_may_come_back(live: Live) -> None:
+    a, b = live.ready("a"), live.ready("b")
+    live.edge.locked("@a:x")
+    assert a.code == Code.RESTART and b.code is None
+
+
 def test_b02_a_logout_over_the_socket_is_answered_before_the_close(live: Live) -> None:
     room = live.world.room("a", "b")
     a = live.ready("a")

@@ -218,6 +218,13 @@ def test_b02_a_revoked_session_ends_its_poll_with_401(world: World) -> None:
     assert other.body is None and other.error is None
 
 
+def test_b02_a_lock_ends_polls_without_ending_sessions(world: World) -> None:
+    since = world.synced("a")["next_batch"]
+    poll, other = world.poll("a", since), world.poll("b", since)
+    world.sync.longpoll.locked("@a:x")
+    assert poll.body is not None and other.body is None
+
+
 def test_a_client_that_goes_away_leaves_nothing_behind(world: World) -> None:
     poll = world.poll("a", world.synced("a")["next_batch"])
     poll.call.close()
