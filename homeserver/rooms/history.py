@@ -70,7 +70,10 @@ class History:
         for event_id in room.meta.backward_extremities:
             event = self._rooms.event(event_id)
             for before in () if event is None else event.prev_event_ids:
-                if self._states.after(before) is None:
+                known = self._rooms.event(before)
+                if known is not None and known.room_id != room.room_id:
+                    continue  # of another room: nobody has anything to tell that leads there
+                if self._states.after(room.room_id, before) is None:
                     missing[before] = None
         return list(missing)[:MAX_STARTS]
 
@@ -78,7 +81,7 @@ class History:
         room = self._rooms.get(room_id)
         pdus = await self._peers.backfill(server, room_id, starts, limit)
         found = await self._checking.events(pdus[:limit], room.version, room_id)
-        new = {id_: event for id_, event in found.items() if self._states.after(id_) is None}
+        new = {id_: event for id_, event in found.items() if self._states.after(room_id, id_) is None}
         connected = self._connected(new, starts)
         if not connected:
             return 0
@@ -100,7 +103,7 @@ class History:
         """The states before those events of which a predecessor neither came nor is here."""
         states: dict[str, bytes] = {}
         for event in events.values():
-            unknown = [id_ for id_ in event.prev_event_ids if id_ not in events and self._states.after(id_) is None]
+            unknown = [id_ for id_ in event.prev_event_ids if id_ not in events and self._states.after(room_id, id_) is None]
             if unknown and len(states) < MAX_STARTS:
                 states[event.event_id] = await self._gaps.state_before(server, room_id, event.event_id)
         return states
@@ -114,7 +117,7 @@ class History:
         try:
             for event in in_order(events.values(), by_predecessors=True):
                 before = self._before(batch, room, event, after, bottoms)
-                if before is None or self._states.after(event.event_id) is not None:
+                if before is None or self._states.after(room_id, event.event_id) is not None:
                     continue
                 if any(self._rooms.event(id_) is None for id_ in event.auth_event_ids):
                     continue
@@ -140,7 +143,7 @@ class History:
     ) -> bytes | None:
         if event.event_id in bottoms:
             return bottoms[event.event_id]
-        roots = [after.get(id_) or self._states.after(id_) for id_ in event.prev_event_ids]
+        roots = [after.get(id_) or self._states.after(room.room_id, id_) for id_ in event.prev_event_ids]
         if any(root is None for root in roots):
             return None
         return self._states.resolve(batch, room, [root for root in roots if root is not None])
@@ -176,7 +179,7 @@ class History:
         for event_id in room.meta.backward_extremities:
             event = self._rooms.event(event_id)
             ids = () if event is None else event.prev_event_ids
-            if any(id_ not in after and self._states.after(id_) is None for id_ in ids):
+            if any(id_ not in after and self._states.after(room.room_id, id_) is None for id_ in ids):
                 edges.append(event_id)
         edges += [event_id for event_id in bottoms if event_id in after]
         room.meta = structs.replace(

@@ -76,7 +76,7 @@ class Place:
     def missing(self, event: Event) -> tuple[list[str], list[str]]:
         """Ids of ``(predecessors, auth events)`` without which the event cannot be placed."""
         states, rooms = self._states, self._rooms
-        before = [event_id for event_id in event.prev_event_ids if states.after(event_id) is None]
+        before = [event_id for event_id in event.prev_event_ids if states.after(event.room_id, event_id) is None]
         cited = [event_id for event_id in event.auth_event_ids if rooms.event(event_id) is None]
         return before, cited
 
@@ -134,7 +134,7 @@ class Place:
         roots = []
         missing = []
         for event_id in event.prev_event_ids:
-            root = self._states.after(event_id)
+            root = self._states.after(room.room_id, event_id)
             root = states_after.get(event_id) if root is None else root
             if root is None:
                 missing.append(event_id)
@@ -228,10 +228,10 @@ class Place:
             follower = self._rooms.event(follower_id)
             if follower is not None and event.event_id in follower.prev_event_ids:
                 rest = [id_ for id_ in follower.prev_event_ids if id_ != event.event_id]
-                if all(self._states.after(id_) is not None for id_ in rest):
+                if all(self._states.after(room.room_id, id_) is not None for id_ in rest):
                     continue
             kept.append(follower_id)
-        if states_after and any(self._states.after(id_) is None for id_ in event.prev_event_ids):
+        if states_after and any(self._states.after(room.room_id, id_) is None for id_ in event.prev_event_ids):
             kept.append(event.event_id)
         return kept[-MAX_BACKWARD:]
 
@@ -240,7 +240,7 @@ class Place:
     ) -> bytes:
         roots = []
         for event_id, _ in heads:
-            root = after if event_id == event.event_id else self._states.after(event_id)
+            root = after if event_id == event.event_id else self._states.after(room.room_id, event_id)
             if root is not None:
                 roots.append(root)
         return self._states.resolve(batch, room, roots) if roots else room.meta.state_root

@@ -53,10 +53,15 @@ class States:
         self._rooms = rooms
         self._resolved: OrderedDict[tuple[int, tuple[bytes, ...]], dict[StateKey, str | None]] = OrderedDict()
 
-    def after(self, event_id: str) -> bytes | None:
-        """Root of the state after an event; None when its place in the room's graph is not known."""
+    def after(self, room_id: str, event_id: str) -> bytes | None:
+        """Root of the state after an event of a room; None when its place in the room's graph is not known.
+
+        So it is for an event of another room, too: whoever names one as a predecessor names nothing.
+        """
         record = event_log.event_by_id(self._rooms.log, event_id)
-        return None if record is None or not is_placed(record) else record.state_after
+        if record is None or not is_placed(record) or record.room_id != room_id:
+            return None
+        return record.state_after
 
     def resolve(self, batch: Batch, room: Room, roots: Sequence[bytes]) -> bytes:
         """The resolution of several states of a room; its new nodes go into the batch."""

@@ -8,6 +8,7 @@ import pytest
 from federation.rules.event import Event
 from federation.wire.errors import RequestRefused
 from homeserver.rooms.gaps import REST_MS
+from homeserver.rooms.peers import PeerState
 from homeserver.rooms.remote_template import event_from, version_of
 from storage.log import events as event_log
 from storage.log.receipts import receipts_between
@@ -365,3 +366,37 @@ def test_send_join_without_members(town: Town, a: Twin, evil: Hostile) -> None:
     told = {Event.from_pdu(pdu, version).event_id for pdu in answer["state"] + answer["auth_chain"]}
     cited = {id_ for pdu in answer["state"] + answer["auth_chain"] for id_ in pdu["auth_events"]}
     assert cited <= told
+
+
+def test_d02_a_predecessor_of_another_room_leads_nowhere(town: Town, a: Twin, evil: Hostile, room: str) -> None:
+    other = a.create("alice")
+    evil.join("mallory", other, via=a)
+    town.settle()
+    foreign = evil.event(other, content={"body": "of the other room"})
+    evil.transaction(a, foreign)
+    hidden = evil.event(room, content={"body": "between"}, prev_event_ids=[foreign.event_id])
+    last = evil.event(room, content={"body": "last"}, prev_event_ids=[hidden.event_id])
+    state = [event_id for _, event_id in evil.state_of(room).items()]
+    asked: list[list[str]] = []
+
+    async def missing_events(*_: Any) -> list[Any]:
+        return []
+
+    async def state_ids(*_: Any) -> PeerState:
+        return PeerState(state, [])
+
+    async def event(_server: str, _event_id: str) -> Any:
+        return hidden.pdu
+
+    async def backfill(_server: str, _room: str, starts: list[str], _limit: int) -> list[Any]:
+        asked.append(starts)
+        return [hidden.pdu]
+
+    peers = a.federated.gaps._peers
+    peers.missing_events, peers.state_ids, peers.event = missing_events, state_ids, event  # type: ignore[method-assign]
+    peers.backfill = backfill  # type: ignore[method-assign]
+    evil.transaction(a, last, txn="2")
+    assert a.bodies(room) == ["last"]
+    assert a.run(a.federated.history.fetch(room)) == 1
+    assert a.bodies(room) == ["between", "last"]
+    assert asked == [[hidden.event_id]] and not a.federated.history.has_more(room)
