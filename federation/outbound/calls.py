@@ -321,7 +321,7 @@ def refusal(error: Exception, what: str) -> MatrixError:
     A refusal with an error of the specification is passed on, everything else is 502.
     """
     if isinstance(error, RequestRefused) and 400 <= error.status < 500:
-        return MatrixError(error.status, error.errcode, f"{what}: {error.error}"[:500])
+        return MatrixError(error.status, error.errcode, f"{what}: {error.error}"[:500], **error.extra)
     return MatrixError(502, "M_UNKNOWN", f"{what}: {error}"[:500])
 
 

@@ -22,6 +22,10 @@ class EventFormatError(MatrixError):
         super().__init__(400, "M_BAD_JSON", error)
 
 
+class NoContentHash(EventFormatError):
+    """A PDU without a content hash: its signatures, whatever they are, do not cover what it says."""
+
+
 class EventTooLarge(MatrixError):
     """An event, or one of its identifiers, over its limit; answered 413 M_TOO_LARGE."""
 
@@ -101,7 +105,7 @@ def _check_integers(pdu: dict[str, Any], version: RoomVersion) -> None:
 def _check_hashes(pdu: dict[str, Any]) -> None:
     hashes = pdu.get("hashes")
     if not isinstance(hashes, dict) or not isinstance(hashes.get("sha256"), str):
-        raise EventFormatError("'hashes' has no 'sha256'")
+        raise NoContentHash("'hashes' has no 'sha256'")
 
 
 def _check_signatures(pdu: dict[str, Any]) -> None:

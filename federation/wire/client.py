@@ -29,6 +29,7 @@ from federation.wire.resolver import Resolver
 SMALL = 1 << 20
 MAX_TARGETS = 3
 MAX_ERROR_LENGTH = 500
+MAX_VERSION_LENGTH = 32
 
 
 class FederationClient:
@@ -194,18 +195,18 @@ class FederationClient:
         if 200 <= status < 300:
             self._destinations.succeeded(destination)
             return answer
-        errcode, error, wait = _matrix_error(answer)
+        errcode, error, wait, room_version = _matrix_error(answer)
         if status >= 500 or status == 429:
             self._destinations.failed(destination, f"status {status}")
         elif status >= 400 and errcode:
             self._destinations.succeeded(destination)
         if 300 <= status < 400:
             raise PeerUnreachable(destination, f"it redirects (status {status}), which is not followed")
-        raise RequestRefused(destination, status, errcode or "M_UNKNOWN", error or f"status {status}", wait)
+        raise RequestRefused(destination, status, errcode or "M_UNKNOWN", error or f"status {status}", wait, room_version)
 
 
-def _matrix_error(answer: HttpAnswer) -> tuple[str, str, int | None]:
-    """``errcode``, ``error`` and ``retry_after_ms`` of an answer, empty when it carries none."""
+def _matrix_error(answer: HttpAnswer) -> tuple[str, str, int | None, str | None]:
+    """``errcode``, ``error``, ``retry_after_ms`` and ``room_version`` of an answer, empty when it carries none."""
     wait: int | None = None
     header = answer.headers.get("retry-after", "")
     if header.isascii() and header.isdigit():
@@ -215,12 +216,14 @@ def _matrix_error(answer: HttpAnswer) -> tuple[str, str, int | None]:
     except orjson.JSONDecodeError:
         body = None
     if not isinstance(body, dict):
-        return "", "", wait
+        return "", "", wait, None
     errcode, error, told = body.get("errcode"), body.get("error"), body.get("retry_after_ms")
     if type(told) is int and wait is None:
         wait = max(0, told)
+    room_version = body.get("room_version")
     return (
         errcode[:100] if isinstance(errcode, str) else "",
         error[:MAX_ERROR_LENGTH] if isinstance(error, str) else "",
         wait,
+        room_version[:MAX_VERSION_LENGTH] if isinstance(room_version, str) else None,
     )

@@ -31,12 +31,19 @@ class AnswerNotUnderstood(PeerUnreachable):
 class RequestRefused(MatrixError):
     """The other server answered, and it answered no. Carries its status and Matrix error.
 
-    ``errcode`` is ``M_UNKNOWN`` when there is none. ``retry_after_ms`` is what a 429 asked for.
+    ``errcode`` is ``M_UNKNOWN`` when there is none. ``retry_after_ms`` is what a 429 asked for, ``room_version`` what
+    M_INCOMPATIBLE_ROOM_VERSION tells.
     """
 
     def __init__(
-        self, server_name: str, status: int, errcode: str, error: str, retry_after_ms: int | None = None
+        self,
+        server_name: str,
+        status: int,
+        errcode: str,
+        error: str,
+        retry_after_ms: int | None = None,
+        room_version: str | None = None,
     ) -> None:
-        super().__init__(status, errcode, error)
+        super().__init__(status, errcode, error, **({} if room_version is None else {"room_version": room_version}))
         self.server_name = server_name
         self.retry_after_ms = retry_after_ms

@@ -13,11 +13,11 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
 from twisted.logger import Logger
 
 from federation.rules import canonical_json
-from federation.rules.checks import check_signatures, required_signatures
+from federation.rules.checks import bytes_signed, check_signatures, required_signatures
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import is_valid_key_id
-from federation.rules.signing import SignatureError, verify_signed_json
+from federation.rules.signing import SignatureError, verify_signatures, verify_signed_json
 from federation.wire.client import FederationClient
 from federation.wire.errors import PeerUnreachable, RequestRefused
 from federation.wire.key_answers import MAX_ANSWER_BYTES, KeyAnswer, KeyAnswerError, ServerKey, check
@@ -114,6 +114,15 @@ class KeyRing:
         Raises SignatureError.
         """
         await self.verify_events([event])
+
+    async def verify_signature_of(self, event: Event, server_name: str) -> None:
+        """Check one server's signature on an event, required of everybody or not. Raises SignatureError."""
+        signatures = event.pdu.get("signatures")
+        of_server = signatures.get(server_name) if isinstance(signatures, dict) else None
+        key_ids = list(of_server)[:16] if isinstance(of_server, dict) else []
+        at = event.origin_server_ts if event.version.enforce_key_validity else 0
+        keys = await self.keys_for(server_name, key_ids, min(at, self.now_ms()))
+        verify_signatures(bytes_signed(event), signatures, server_name, keys)
 
     async def verify_events(self, events: Sequence[Event]) -> None:
         """Check many events, with the keys of all fetched together. Raises SignatureError for the first wrong one."""

@@ -13,9 +13,11 @@ from federation.rules.canonical_json import CanonicalJSONError
 from federation.rules.checks import verified_or_redacted
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
+from federation.rules.event_format import NoContentHash
 from federation.rules.room_versions import RoomVersion
 from federation.rules.signing import SignatureError
 from homeserver.rooms.peers import Verifier
+from homeserver.rooms.remote_template import with_signatures_of
 
 CHUNK = 50
 """Events checked in one turn of the reactor, about five milliseconds."""
@@ -38,6 +40,23 @@ class Checking:
             raise MatrixError(400, "M_BAD_JSON", "The event belongs to another room")
         await self._verifier.verify_event_signatures(event)
         return verified_or_redacted(event)
+
+    async def signed_by(self, event: Event, pdu: Any, server: str) -> Event:
+        """Our event with the signature that another server has put under it; ``pdu`` is the event as it came back.
+
+        Of that nothing but the signatures is taken. Raises MatrixError 400 for what is no event, 502 when the server has
+        not signed, or wrongly.
+        """
+        try:
+            Event.from_pdu(pdu, event.version)
+        except MatrixError as error:
+            raise as_refusal(error) from None
+        signed = with_signatures_of(event, pdu, server)
+        try:
+            await self._verifier.verify_signature_of(signed, server)
+        except SignatureError as error:
+            raise MatrixError(502, "M_UNKNOWN", f"{server} has not signed the event: {error.error}") from None
+        return signed
 
     async def events(self, pdus: Sequence[Any], version: RoomVersion, room_id: str) -> dict[str, Event]:
         """Many events by id; those that are wrong are left out."""
@@ -85,9 +104,10 @@ def in_order(events: Iterable[Event], by_predecessors: bool = False) -> list[Eve
 def as_refusal(error: MatrixError) -> MatrixError:
     """What to answer a server whose event (of a join, leave, knock or invite) did not stand the checks.
 
-    A wrong signature is 403 M_FORBIDDEN (no 401: the request itself was signed rightly), anything else 400.
+    A wrong signature, or one that covers no content, is 403 M_FORBIDDEN (no 401: the request itself was signed rightly),
+    anything else 400.
     """
-    if isinstance(error, SignatureError):
+    if isinstance(error, SignatureError | NoContentHash):
         return MatrixError(403, "M_FORBIDDEN", error.error)
     if isinstance(error, CanonicalJSONError):
         return MatrixError(400, "M_BAD_JSON", error.error)

@@ -15,7 +15,7 @@ from federation.rules.event import Event
 from homeserver.rooms.checking import Checking, in_order
 from homeserver.rooms.outliers import Outliers
 from homeserver.rooms.peers import Peers
-from homeserver.rooms.place import Place
+from homeserver.rooms.place import MissingPredecessors, Place
 from homeserver.rooms.room import Rooms
 from homeserver.rooms.state_at import States
 from storage.log import events as event_log
@@ -28,6 +28,8 @@ MAX_SINGLE = 10
 """Up to so many unknown events of a state are fetched one by one, more of them as a whole state."""
 MAX_STATE = 200_000
 MAX_CHAIN = 50_000
+FREE_FAILURES = 1
+"""Fetches that may lead nowhere before the room rests: one event that cannot be had is no flood."""
 REST_MS = 30_000
 MAX_REST_MS = 10 * 60_000
 MAX_RESTING = 10_000
@@ -58,7 +60,7 @@ class Gaps:
     async def fill(self, origin: str, room_id: str, event: Event) -> dict[str, bytes]:
         """Fetch what `event` needs to be placed; the states after those predecessors that stay unknown.
 
-        MatrixError when it cannot be had, or when this origin's last attempt in this room failed a moment ago.
+        MatrixError when it cannot be had, or when this origin's last attempts in this room failed a moment ago.
         """
         rest = self._resting.get((origin, room_id))
         if rest is not None and self._now_ms() < rest[0]:
@@ -73,18 +75,18 @@ class Gaps:
 
     def _rest(self, origin: str, room_id: str) -> None:
         key = (origin, room_id)
-        _, length = self._resting.get(key, (0, REST_MS // 2))
-        length = min(length * 2, MAX_REST_MS)
-        self._resting[key] = (self._now_ms() + length, length)
+        _, failures = self._resting.get(key, (0, 0))
+        over = failures - FREE_FAILURES
+        length = 0 if over < 0 else min(REST_MS << min(over, 10), MAX_REST_MS)
+        self._resting[key] = (self._now_ms() + length, failures + 1)
         self._resting.move_to_end(key)
         if len(self._resting) > MAX_RESTING:
             self._resting.popitem(last=False)
 
     async def _fill(self, origin: str, room_id: str, event: Event) -> dict[str, bytes]:
-        before, cited = self._place.missing(event)
-        if cited:
-            await self._fetch_auth(origin, room_id, event)
+        before, _ = self._place.missing(event)
         if not before:
+            await self._fetch_auth(origin, room_id, event)
             return {}
         room = self._rooms.get(room_id)
         heads = [event_id for event_id, _ in room.meta.extremities][:MISSING_LIMIT]
@@ -98,6 +100,9 @@ class Gaps:
                 self._place.place(self._rooms.get(room_id), earlier, states).durable.addErrback(_ignore)
             except MatrixError:
                 continue
+        if before := self._place.missing(event)[0]:
+            # Whoever sends an event has what is right before it. Taking a state for it instead would let them choose one.
+            raise MissingPredecessors(before)
         return await self._fetch_states(origin, room_id, event, budget)
 
     async def _fetch_auth(self, origin: str, room_id: str, event: Event) -> None:

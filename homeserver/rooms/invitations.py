@@ -15,13 +15,12 @@ from federation.rules.event import Event
 from federation.rules.ids import is_valid_room_id, server_name_of
 from federation.rules.room_versions import RoomVersion
 from homeserver.rooms.checking import Checking, as_refusal
+from homeserver.rooms.outside import keep_outside
 from homeserver.rooms.peer_reading import known_version
 from homeserver.rooms.resident import Resident
-from homeserver.rooms.room import Room, Rooms, stored_form
+from homeserver.rooms.room import Rooms
 from homeserver.rooms.servers import Servers
-from storage.log import events as event_log
 from storage.log import rooms as room_log
-from storage.log.append import Kind
 
 MAX_STATE = 50
 """State events of an invite that are looked at."""
@@ -61,7 +60,7 @@ class Invitations:
         signed = Event.from_pdu(self._resident.sign(event), version)
         room = self._rooms.find(room_id)
         if room is None or not room.meta.last_seq or not self._servers.is_in(self._rooms.server_name, room):
-            await self._keep(version, signed, stripped)
+            await keep_outside(self._rooms, signed, stripped)
         return {"event": orjson.Fragment(signed.json)}
 
     async def _checked(
@@ -111,27 +110,6 @@ class Invitations:
             raise MatrixError(400, "M_MISSING_PARAM", "invite_room_state lacks the create event")
         return shown
 
-    async def _keep(self, version: RoomVersion, event: Event, stripped: list[dict[str, Any]]) -> None:
-        target, log = str(event.state_key), self._rooms.log
-        batch = log.begin()
-        room = self._rooms.find(event.room_id)
-        if room is None:
-            nid = batch.entry(Kind.ROOM, room_id=event.room_id)
-            meta = room_log.RoomMeta(room_id=event.room_id, nid=nid, version=version.id)
-            room_log.create_room(batch, meta)
-            room = self._rooms.add(Room(self._rooms, meta))
-        if event_log.place_of(log, event.event_id) is None:
-            event_log.put_outlier(batch, room.meta.nid, stored_form(event, b"", b""))
-        position = batch.entry(Kind.MEMBERSHIP, room_id=event.room_id, user_id=target)
-        room_log.put_membership(
-            batch,
-            target,
-            room_log.MembershipRecord(
-                event.room_id, "invite", position, event.event_id, event.sender, False, orjson.dumps(stripped)
-            ),
-        )
-        await log.append(batch)
-
     async def taken_back(self, origin: str, room_id: str, pdu: Any) -> None:
         """An event of a room that nobody of this server is in: it may take an invite of one of our users back.
 
@@ -154,13 +132,7 @@ class Invitations:
         record = room_log.membership_in(self._rooms.log, target, room_id)
         if record is None or record.membership not in ("invite", "knock") or record.event_id == event.event_id:
             return
-        batch = self._rooms.log.begin()
-        if event_log.place_of(self._rooms.log, event.event_id) is None:
-            event_log.put_outlier(batch, room.meta.nid, stored_form(event, b"", b""))
-        position = batch.entry(Kind.MEMBERSHIP, room_id=room_id, user_id=target)
-        changed = room_log.MembershipRecord(room_id, membership, position, event.event_id, event.sender)
-        room_log.put_membership(batch, target, changed)
-        await self._rooms.log.append(batch)
+        await keep_outside(self._rooms, event)
 
 
 def _stripped_event(entry: Any) -> dict[str, Any] | None:

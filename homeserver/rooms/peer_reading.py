@@ -51,9 +51,9 @@ class PeerReading:
         return room
 
     def _record(self, view: Snapshot, room: Room, event_id: str) -> EventRecord:
-        """An event of the room with known state. MatrixError 404, the same for one of another room."""
+        """An event that has its place in the room. MatrixError 404, the same for one of another room."""
         record = event_log.event_by_id(view, event_id)
-        if record is None or record.room_nid != room.meta.nid or (record.seq is None and not record.state_after):
+        if record is None or record.room_nid != room.meta.nid or record.seq is None:
             raise MatrixError(404, "M_NOT_FOUND", "Event not found")
         return record
 
@@ -166,9 +166,11 @@ class PeerReading:
             chain = self.auth_chain(view, room.version, [*told, event.event_id])
             if omit_members:
                 chain = (event_id for event_id in chain if event_id not in told)
+            cited = [found for id_ in chain if (found := event_log.event_by_id(view, id_)) is not None]
+            cited.sort(key=lambda record: record.depth)  # so that each comes behind what it cites
             answer: dict[str, Any] = {
                 "state": [Fragment(pdu) for pdu in self._pdus(view, told)],
-                "auth_chain": [Fragment(pdu) for pdu in self._pdus(view, chain)],
+                "auth_chain": [Fragment(bytes(record.pdu)) for record in cited],
                 "members_omitted": omit_members,
             }
             return answer

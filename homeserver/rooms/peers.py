@@ -14,6 +14,9 @@ class Verifier(Protocol):
     async def verify_event_signatures(self, event: Event) -> None:
         """Check the signatures that an event needs (`federation.rules.checks`). Raises SignatureError."""
 
+    async def verify_signature_of(self, event: Event, server_name: str) -> None:
+        """Check one server's signature on an event, required of everybody or not. Raises SignatureError."""
+
     async def check_events(self, events: Sequence[Event]) -> Sequence[SignatureError | None]:
         """For each event what is wrong with its signatures, None when they are right; keys are fetched together."""
 

@@ -166,9 +166,12 @@ class Place:
         if event.state_key is not None:
             after = room.change_state(batch, before, {(event.type, event.state_key): event.event_id})
         seq = meta.last_seq + 1
-        note = None if soft else self._note(room, event, seq)
+        if self._redacting.is_withheld(room, event, before):
+            flags |= event_log.SOFT_FAILED
+        hidden = bool(flags & event_log.SOFT_FAILED)
+        note = None if hidden else self._note(room, event, seq)
         record = event_log.put_event(
-            batch, meta.nid, seq, stored_form(event, before, after, flags=flags), announce=not soft, note=note
+            batch, meta.nid, seq, stored_form(event, before, after, flags=flags), announce=not hidden, note=note
         )
         self._rooms.remember(event)
         heads, current = meta.extremities, meta.state_root
@@ -179,13 +182,14 @@ class Place:
         room.meta = structs.replace(
             adopted,
             last_seq=seq,
-            last_position=adopted.last_position if soft else record.position,
+            last_position=adopted.last_position if hidden else record.position,
             extremities=heads,
             backward_extremities=self._backward(room, event, states_after),
         )
         room_log.put_room(batch, room.meta)
         if note is not None:
             note.record = record
+        if not soft:
             self._redacting.arrived(batch, room, event, before)
         self._redacting.overtaken(batch, room, record)
 

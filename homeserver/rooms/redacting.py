@@ -15,10 +15,23 @@ from storage.log.redactions_ahead import drop_redactions, put_redaction, redacti
 
 
 class Redacting:
-    """Applies redactions within the turn that places an event."""
+    """Applies redactions within the turn that places an event.
+
+    One that does not apply, or not yet, is kept from clients: they would take it at its word.
+    """
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
+
+    def is_withheld(self, room: Room, event: Event, before: bytes) -> bool:
+        """Whether clients are not told of an event: a redaction without a target that it may redact.
+
+        In room versions 1 and 2 the auth rules have judged it, and it is an event like any other.
+        """
+        if event.type != "m.room.redaction" or event.redacts is None or event.version.redaction_rule:
+            return False
+        target = event_log.event_by_id(self._rooms.log, event.redacts)
+        return target is None or target.seq is None or not self._may(room, event, before, target)
 
     def arrived(self, batch: Batch, room: Room, event: Event, before: bytes) -> None:
         """An accepted event took its place: redact what it redacts; ``before`` is the state before it."""
@@ -43,27 +56,32 @@ class Redacting:
             if found is None or redaction is None:
                 continue
             if self._apply(batch, room, redaction, found.state_before, record):
+                shown = event_log.as_new(found)
+                shown.flags &= ~event_log.SOFT_FAILED
+                event_log.rewrite_record(batch, found, shown)
                 return
 
     def _apply(
         self, batch: Batch, room: Room, redaction: Event, before: bytes, target: event_log.EventRecord
     ) -> bool:
-        if target.room_id != room.room_id or target.redacted_by is not None or target.type == "m.room.create":
+        if target.redacted_by is not None or not self._may(room, redaction, before, target):
             return False
         original = Event.from_json(target.pdu, room.version, event_id=target.event_id)
-        levels = self._levels(room, before)
-        if levels is None:
-            return False
-        if not may_apply_redaction(
-            redaction, original, levels.user(redaction.sender), int(levels.action("redact"))
-        ):
-            return False
         pruned = redacted_event(original)
         event_log.redact_record(
             batch, target, pruned.json, pruned.spans, redaction.event_id, relation_of(original)
         )
         self._rooms.forget_event(room, target.event_id)
         return True
+
+    def _may(self, room: Room, redaction: Event, before: bytes, target: event_log.EventRecord) -> bool:
+        if target.room_id != room.room_id or target.type == "m.room.create":
+            return False
+        original = Event.from_json(target.pdu, room.version, event_id=target.event_id)
+        levels = self._levels(room, before)
+        return levels is not None and may_apply_redaction(
+            redaction, original, levels.user(redaction.sender), int(levels.action("redact"))
+        )
 
     def _levels(self, room: Room, root: bytes) -> PowerLevels | None:
         create_id = room.state_map.get(root, *CREATE) if root else None

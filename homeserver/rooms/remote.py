@@ -19,13 +19,13 @@ from federation.rules.room_versions import ROOM_VERSIONS, RoomVersion
 from federation.wire.errors import PeerUnreachable, RequestRefused
 from homeserver.rooms.checking import Checking
 from homeserver.rooms.enter import Enter
+from homeserver.rooms.outside import keep_outside
 from homeserver.rooms.place import Verdict
 from homeserver.rooms.receive import Receive
 from homeserver.rooms.remote_template import event_from, version_of, vouching_server, with_signatures_of
-from homeserver.rooms.room import Draft, Room, Rooms
+from homeserver.rooms.room import MAX_DEPTH, Draft, Room, Rooms
 from homeserver.rooms.servers import Servers
 from storage.log import rooms as room_log
-from storage.log.append import Kind
 
 MAX_CANDIDATES = 10
 """Servers that are asked for one room before giving up."""
@@ -174,19 +174,32 @@ class Remote:
         record = room_log.membership_in(self._rooms.log, user_id, room_id)
         if record is None or record.membership not in ("invite", "knock"):
             raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
-        event_id = record.event_id
         try:
             servers = self.candidates(user_id, room_id, [server_name_of(record.sender)])
-            event_id = await self._first(servers, lambda server: self._leave_through(server, user_id, room_id, content))
+            event = await self._first(servers, lambda server: self._leave_through(server, user_id, room_id, content))
         except MatrixError as error:
             _log.info("{user} left {room}, but no server was told: {why}", user=user_id, room=room_id, why=error.error)
-        await self._record(user_id, room_id, "leave", event_id)
+            event = self._leave_unheard(user_id, room_id, record.event_id, content)
+        await keep_outside(self._rooms, event)
 
-    async def _leave_through(self, server: str, user_id: str, room_id: str, content: Mapping[str, Any]) -> str:
+    async def _leave_through(self, server: str, user_id: str, room_id: str, content: Mapping[str, Any]) -> Event:
         template = await self._calls.make("leave", server, room_id, user_id)
         event = event_from(self._rooms, template.event, self._version(room_id, template), room_id, user_id, content)
         await self._calls.send_leave(server, room_id, event.event_id, event.pdu)
-        return event.event_id
+        return event
+
+    def _leave_unheard(self, user_id: str, room_id: str, follows: str, content: Mapping[str, Any]) -> Event:
+        """The leave event that no server took: it follows what it ends, which is all that is known of the room."""
+        before = self._rooms.event(follows)
+        references = [] if before is None else [before.reference()]
+        return self._rooms.build(
+            self._rooms.get(room_id).version,
+            Draft(user_id, "m.room.member", content, state_key=user_id),
+            room_id=room_id,
+            depth=1 if before is None else min(MAX_DEPTH, before.depth + 1),
+            prev_events=references,
+            auth_events=references,
+        )
 
     async def knock(self, user_id: str, room_id: str, via: Sequence[str], content: Mapping[str, Any]) -> None:
         """Knock on a room that we are not in. Raises MatrixError as `join` does."""
@@ -198,18 +211,7 @@ class Remote:
         template = await self._calls.make("knock", server, room_id, user_id, versions)
         event = event_from(self._rooms, template.event, self._version(room_id, template), room_id, user_id, content)
         answer = await self._calls.send_knock(server, room_id, event.event_id, event.pdu)
-        stripped = [*_stripped(answer.knock_room_state), _stripped_event(event)]
-        await self._record(user_id, room_id, "knock", event.event_id, orjson.dumps(stripped))
-
-    async def _record(self, user_id: str, room_id: str, membership: str, event_id: str, stripped: bytes = b"") -> None:
-        batch = self._rooms.log.begin()
-        position = batch.entry(Kind.MEMBERSHIP, room_id=room_id, user_id=user_id)
-        room_log.put_membership(
-            batch,
-            user_id,
-            room_log.MembershipRecord(room_id, membership, position, event_id, user_id, False, stripped),
-        )
-        await self._rooms.log.append(batch)
+        await keep_outside(self._rooms, event, _stripped(answer.knock_room_state))
 
     # -- inviting ----------------------------------------------------------------------------------------------------
 
@@ -227,7 +229,7 @@ class Remote:
             )
         except (PeerUnreachable, RequestRefused) as problem:
             raise refusal(problem, f"{server} did not take the invitation") from problem
-        signed = with_signatures_of(event, answer.event, server)
+        signed = await self._checking.signed_by(event, answer.event, server)
         # The room may have moved on while the other server was asked: the event takes its place beside what came.
         placed = await self._receive.in_turn(
             room.room_id, lambda: self._receive.checked(server, room.room_id, signed)
@@ -288,7 +290,3 @@ def _stripped(state: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             break
         kept.append({**fields, "content": content})
     return kept
-
-
-def _stripped_event(event: Event) -> dict[str, Any]:
-    return {"type": event.type, "state_key": event.state_key, "sender": event.sender, "content": event.content}

@@ -77,3 +77,5 @@ class Renderer:
         if redaction is not None:
             unsigned = b'{"age":%d}' % (self._now_ms - redaction.origin_server_ts)
             parts.append(b'"redacted_because":' + redaction.client_json(True, unsigned))
+            # Not specified, but looked for by clients that knew it from before it was left out.
+            parts.append(b'"redacted_by":' + orjson.dumps(event_id))

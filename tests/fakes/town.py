@@ -14,11 +14,11 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock, deferLater
 
 from federation.outbound.calls import Calls
-from federation.rules.checks import check_signatures
+from federation.rules.checks import bytes_signed, check_signatures
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import server_name_of
-from federation.rules.signing import SignatureError, SigningKey, signature_is_valid
+from federation.rules.signing import SignatureError, SigningKey, signature_is_valid, verify_signatures
 from federation.wire import xmatrix
 from federation.wire.errors import PeerUnreachable, RequestRefused
 from federation.wire.request_auth import SignedRequest
@@ -178,6 +178,9 @@ class TownKeys:
         signatures = event.pdu.get("signatures")
         servers = signatures if isinstance(signatures, dict) else {}
         check_signatures(event, {server: self._of(server) for server in servers})
+
+    async def verify_signature_of(self, event: Event, server_name: str) -> None:
+        verify_signatures(bytes_signed(event), event.pdu.get("signatures"), server_name, self._of(server_name))
 
     async def check_events(self, events: list[Event]) -> list[SignatureError | None]:
         problems: list[SignatureError | None] = []

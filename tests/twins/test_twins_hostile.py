@@ -366,6 +366,8 @@ def test_send_join_without_members(town: Town, a: Twin, evil: Hostile) -> None:
     told = {Event.from_pdu(pdu, version).event_id for pdu in answer["state"] + answer["auth_chain"]}
     cited = {id_ for pdu in answer["state"] + answer["auth_chain"] for id_ in pdu["auth_events"]}
     assert cited <= told
+    depths = [pdu["depth"] for pdu in answer["auth_chain"]]
+    assert depths == sorted(depths)
 
 
 def test_d02_a_predecessor_of_another_room_leads_nowhere(town: Town, a: Twin, evil: Hostile, room: str) -> None:
@@ -375,12 +377,13 @@ def test_d02_a_predecessor_of_another_room_leads_nowhere(town: Town, a: Twin, ev
     foreign = evil.event(other, content={"body": "of the other room"})
     evil.transaction(a, foreign)
     hidden = evil.event(room, content={"body": "between"}, prev_event_ids=[foreign.event_id])
-    last = evil.event(room, content={"body": "last"}, prev_event_ids=[hidden.event_id])
+    middle = evil.event(room, content={"body": "middle"}, prev_event_ids=[hidden.event_id])
+    last = evil.event(room, content={"body": "last"}, prev_event_ids=[middle.event_id])
     state = [event_id for _, event_id in evil.state_of(room).items()]
     asked: list[list[str]] = []
 
     async def missing_events(*_: Any) -> list[Any]:
-        return []
+        return [middle.pdu]
 
     async def state_ids(*_: Any) -> PeerState:
         return PeerState(state, [])
@@ -396,7 +399,59 @@ def test_d02_a_predecessor_of_another_room_leads_nowhere(town: Town, a: Twin, ev
     peers.missing_events, peers.state_ids, peers.event = missing_events, state_ids, event  # type: ignore[method-assign]
     peers.backfill = backfill  # type: ignore[method-assign]
     evil.transaction(a, last, txn="2")
-    assert a.bodies(room) == ["last"]
+    assert a.bodies(room) == ["middle", "last"]
     assert a.run(a.federated.history.fetch(room)) == 1
-    assert a.bodies(room) == ["between", "last"]
+    assert a.bodies(room) == ["between", "middle", "last"]
     assert asked == [[hidden.event_id]] and not a.federated.history.has_more(room)
+
+
+def test_d09_whoever_sends_an_event_has_what_is_before_it(a: Twin, evil: Hostile, room: str) -> None:
+    """No state is taken from a peer for the place right before what it pushes: it would choose that state."""
+    hidden = evil.event(room, content={"body": "never told"})
+    late = evil.event(room, prev_event_ids=[hidden.event_id])
+    evil.town.requests.clear()
+    assert "error" in evil.transaction(a, late)["pdus"][late.event_id]
+    asked = [path.split("/")[4] for origin, _, _, path in evil.town.requests if origin == "a"]
+    assert asked == ["get_missing_events"]
+    again = evil.event(room, prev_event_ids=[late.event_id])
+    evil.transaction(a, again, txn="2")
+    evil.transaction(a, again, txn="3")
+    asked = [path.split("/")[4] for origin, _, _, path in evil.town.requests if origin == "a"]
+    assert asked == ["get_missing_events"] * 2, "one failure is forgiven, the second is not"
+
+
+def test_a_rejected_event_and_an_outlier_have_no_state_to_tell(a: Twin, evil: Hostile, room: str) -> None:
+    levels = evil.event(room, type="m.room.power_levels", content={"users": {"@mallory:evil": 100}}, state_key="")
+    evil.transaction(a, levels)
+    assert a.knows(levels.event_id) == "rejected"
+    for path in ("state", "state_ids"):
+        error = refused(lambda path=path: evil.request(a, "GET", f"{V1}/{path}/{room}?event_id={levels.event_id}"))
+        assert (error.status, error.errcode) == (404, "M_NOT_FOUND")
+
+
+def test_c09_clients_are_not_told_of_a_redaction_that_does_not_apply(town: Town, a: Twin, evil: Hostile, room: str) -> None:
+    other = a.create("alice")
+    evil.join("mallory", other, via=a)
+    town.settle()
+    target = evil.event(other, content={"body": "of the other room"})
+    evil.transaction(a, target)
+    across = evil.event(room, type="m.room.redaction", redacts=target.event_id, content={})
+    said = a.say("alice", room, "stays")
+    town.settle()
+    without_right = evil.event(room, type="m.room.redaction", redacts=said, content={})
+    coming = evil.event(room, content={"body": "goes"})
+    early = evil.event(room, type="m.room.redaction", redacts=coming.event_id, content={})
+    evil.transaction(a, across, without_right, early, txn="2")
+    assert {a.knows(event.event_id) for event in (across, without_right, early)} == {"soft-failed"}
+    assert early.event_id in a.heads(room), "it has its place in the graph"
+    evil.transaction(a, coming, txn="3")
+    assert a.knows(early.event_id) == "placed", "now it applies"
+    assert a.bodies(room) == ["stays", "(redacted)"]
+    assert a.bodies(other) == ["of the other room"]
+
+
+@pytest.mark.parametrize("path", ["send_join", "send_leave"])
+def test_d01_handshakes_without_a_content_hash_are_forbidden(path: str, a: Twin, evil: Hostile, room: str) -> None:
+    pdu = {**evil.event(room).pdu, "hashes": {}}
+    error = refused(lambda: evil.request(a, "PUT", f"{V2}/{path}/{room}/$x", pdu))
+    assert (error.status, error.errcode) == (403, "M_FORBIDDEN")

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from federation.rules.errors import MatrixError
+from federation.wire.errors import RequestRefused
 from homeserver.rooms.membership import Membership
 from storage.log import rooms as room_log
 from tests.fakes.town import Town, Twin
@@ -209,3 +210,58 @@ def test_who_left_comes_back_to_the_room_as_it_is_now() -> None:
     town.settle()
     assert b.bodies(room)[-1] == "welcome back"
     assert a.heads(room) == b.heads(room)
+
+
+def test_an_invite_declined_unheard_ends_in_a_leave_of_ones_own() -> None:
+    town, a, b = town_of("a", "b")
+    room = a.create("alice", preset="private_chat")
+    a.run(a.membership.invite(a.who("alice"), room, "@bob:b", None))
+    town.settle()
+    town.cut.add(frozenset("ab"))
+    b.run(b.membership.leave(b.who("bob"), room, "no"))
+    event = b.rooms.event(record(b, "bob", room).event_id)
+    assert event is not None
+    assert (event.sender, event.content) == ("@bob:b", {"membership": "leave", "reason": "no"})
+
+
+def test_a_knock_from_elsewhere_is_stored_with_its_event() -> None:
+    _, a, b = town_of("a", "b")
+    room = a.create("alice", preset="private_chat", m_room_join_rules={"join_rule": "knock"})
+    b.run(b.membership.knock(b.who("bob"), room, "please", ["a"]))
+    event = b.rooms.event(record(b, "bob", room).event_id)
+    assert event is not None and event.content["membership"] == "knock"
+
+
+def test_the_version_that_a_room_has_is_passed_on_when_it_is_not_known() -> None:
+    _, a, b = town_of("a", "b")
+    room = a.create("alice", "10")
+
+    async def make(*_: Any) -> Any:
+        raise RequestRefused("a", 400, "M_INCOMPATIBLE_ROOM_VERSION", "no", room_version="future")
+
+    b.calls.make = make
+    with pytest.raises(MatrixError) as refused:
+        join(b, "bob", room, "a")
+    assert refused.value.body()["room_version"] == "future"
+
+
+@pytest.mark.parametrize(("spoil", "status"), [("signature", 502), ("float", 400)])
+def test_the_answer_to_an_invite_is_verified(spoil: str, status: int) -> None:
+    _, a, b = town_of("a", "b")
+    room = a.create("alice", preset="private_chat")
+    ask = a.calls.invite
+
+    async def invite(*args: Any) -> Any:
+        answer = await ask(*args)
+        if spoil == "signature":
+            key_id, signature = next(iter(answer.event["signatures"]["b"].items()))
+            answer.event["signatures"]["b"][key_id] = "A" * 80 + signature[80:]
+        else:
+            answer.event["content"]["bad"] = 1.5
+        return answer
+
+    a.calls.invite = invite
+    with pytest.raises(MatrixError) as refused:
+        a.run(a.membership.invite(a.who("alice"), room, "@bob:b", None))
+    assert refused.value.status == status
+    assert a.member("@bob:b", room) is None
