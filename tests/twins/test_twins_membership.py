@@ -247,7 +247,7 @@ def test_the_version_that_a_room_has_is_passed_on_when_it_is_not_known() -> None
 
 @pytest.mark.parametrize(("spoil", "status"), [("signature", 502), ("float", 400)])
 def test_the_answer_to_an_invite_is_verified(spoil: str, status: int) -> None:
-    _, a, b = town_of("a", "b")
+    _, a, _b = town_of("a", "b")
     room = a.create("alice", preset="private_chat")
     ask = a.calls.invite
 
