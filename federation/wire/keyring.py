@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
 from twisted.logger import Logger
 
 from federation.rules import canonical_json
-from federation.rules.checks import bytes_signed, check_signatures, required_signatures
+from federation.rules.checks import check_signatures, required_signatures
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import is_valid_key_id
@@ -122,7 +122,7 @@ class KeyRing:
         key_ids = list(of_server)[:16] if isinstance(of_server, dict) else []
         at = event.origin_server_ts if event.version.enforce_key_validity else 0
         keys = await self.keys_for(server_name, key_ids, min(at, self.now_ms()))
-        verify_signatures(bytes_signed(event), signatures, server_name, keys)
+        verify_signatures(event.signed_bytes, signatures, server_name, keys)
 
     async def verify_events(self, events: Sequence[Event]) -> None:
         """Check many events, with the keys of all fetched together. Raises SignatureError for the first wrong one."""

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock, deferLater
 
 from federation.outbound.calls import Calls
-from federation.rules.checks import bytes_signed, check_signatures
+from federation.rules.checks import check_signatures
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import server_name_of
@@ -180,7 +180,7 @@ class TownKeys:
         check_signatures(event, {server: self._of(server) for server in servers})
 
     async def verify_signature_of(self, event: Event, server_name: str) -> None:
-        verify_signatures(bytes_signed(event), event.pdu.get("signatures"), server_name, self._of(server_name))
+        verify_signatures(event.signed_bytes, event.pdu.get("signatures"), server_name, self._of(server_name))
 
     async def check_events(self, events: list[Event]) -> list[SignatureError | None]:
         problems: list[SignatureError | None] = []
