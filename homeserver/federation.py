@@ -186,7 +186,7 @@ class Federation:
     ) -> None:
         """Make the queues and let them follow the feed."""
         config = self._config
-        hosts = Hosts(config.server_name, memberships)
+        hosts = Hosts(config.server_name, memberships, told=self.rooms.partial.servers_of)
         self.outbound = Outbound(
             server_name=config.server_name,
             log=self._log,
@@ -265,9 +265,11 @@ class Federation:
     def start(self) -> None:
         """Take up sending where the last run ended."""
         self.outbound.start()
+        self.rooms.partial.resume()
 
     async def stop(self) -> None:
         """Write down what is left to send, before the log is closed; close the connections."""
         self.outbound.stop()
+        self.rooms.partial.stop()
         self._dns.stop()
         await self._http.close()

@@ -176,7 +176,7 @@ def _room_routes(services: Services) -> list[Route]:
             services.database, FindableUsers(services.log, services.memberships, services.overviews), config
         ).routes(),
         *ReportContent(services.reading, services.database, config.server_name, services.now_ms).routes(),
-        *RoomsReading(services.reading).routes(),
+        *RoomsReading(services.reading, None if remote is None else remote.rooms.partial.whole).routes(),
         *MessagePagination(services.reading, None if remote is None else remote.rooms.history).routes(),
         *EventContext(services.reading).routes(),
         *RoomEventByTimestamp(services.reading).routes(),

@@ -1,5 +1,6 @@
 """Reading a room's events and state (rooms.yaml)."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
@@ -17,8 +18,10 @@ MEMBERSHIPS = frozenset({"join", "invite", "knock", "leave", "ban"})
 class RoomsReading:
     """GET event, state, members and joined_members."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, whole: Callable[[str], Awaitable[None]] | None = None) -> None:
+        """``whole`` waits until all members of a room are known (they come later than the room itself, at times)."""
         self._reading = reading
+        self._whole = whole
 
     def routes(self) -> list[Route]:
         """The operations of this module; an empty state key may come with or without the last slash."""
@@ -45,8 +48,9 @@ class RoomsReading:
             record = self._reading.event(reader, call.params["eventId"])
             return orjson.Fragment(reader.render(record))  # type: ignore[return-value]
 
-    def get_state(self, call: Call) -> dict[str, Any]:
+    async def get_state(self, call: Call) -> dict[str, Any]:
         """All state events that the caller may see: the current ones, or those of when they left."""
+        await self._complete(call)
         with self._reading.log.snapshot() as snapshot:
             reader = self._reading.open(snapshot, call.requester, call.params["roomId"])
             events = [orjson.Fragment(reader.render(record)) for record in reader.state_events()]
@@ -65,9 +69,10 @@ class RoomsReading:
             body = record.content_json if shape == "content" else reader.render(record)
         return orjson.Fragment(body)  # type: ignore[return-value]
 
-    def get_members(self, call: Call) -> dict[str, Any]:
+    async def get_members(self, call: Call) -> dict[str, Any]:
         """The member events of the room, now or at a point in time."""
         wanted, unwanted = _membership(call, "membership"), _membership(call, "not_membership")
+        await self._complete(call)
         with self._reading.log.snapshot() as snapshot:
             reader = self._reading.open(snapshot, call.requester, call.params["roomId"], peek=False)
             chunk = []
@@ -79,8 +84,9 @@ class RoomsReading:
                 chunk.append(orjson.Fragment(reader.render(record)))
         return {"chunk": chunk}
 
-    def get_joined_members(self, call: Call) -> dict[str, Any]:
+    async def get_joined_members(self, call: Call) -> dict[str, Any]:
         """Who is joined, with the names and avatars they carry in this room; for members only."""
+        await self._complete(call)
         joined: dict[str, dict[str, Any]] = {}
         with self._reading.log.snapshot() as snapshot:
             reader = self._reading.open(snapshot, call.requester, call.params["roomId"], peek=False)
@@ -92,6 +98,10 @@ class RoomsReading:
                     profile = {"display_name": content.get("displayname"), "avatar_url": content.get("avatar_url")}
                     joined[record.state_key] = {k: v for k, v in profile.items() if isinstance(v, str)}
         return {"joined": joined}
+
+    async def _complete(self, call: Call) -> None:
+        if self._whole is not None:
+            await self._whole(call.params["roomId"])
 
     def _root_at(self, reader: Reader, at: str | None) -> bytes | None:
         """The state at a pagination token; None for the latest that the caller may see."""

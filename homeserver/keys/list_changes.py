@@ -38,7 +38,7 @@ class Recent(Protocol):
 
 
 class _Change(NamedTuple):
-    """A member event; ``was_joined`` None when the state before is not at hand."""
+    """A member event, or a membership that changed without one; ``was_joined`` None when the state before is not at hand."""
 
     room_id: str
     target: str
@@ -119,13 +119,18 @@ def _from_notes(entries: Sequence[Entry], upto: int) -> Iterator[_Change]:
             note: Any = entry.note
             if note.target is not None:
                 yield _Change(entry.room_id, note.target, note.prev_membership == "join")
+        elif entry.kind == Kind.MEMBERSHIP and entry.position <= upto:
+            yield _Change(entry.room_id, entry.user_id, None)
 
 
 def _from_log(snapshot: Snapshot, after: int, upto: int) -> Iterator[_Change]:
     for key, value in snapshot.range(LOG, u64(after + 1), u64(upto + 1)):
-        if value[0] != Kind.EVENT:
+        if value[0] not in (Kind.EVENT, Kind.MEMBERSHIP):
             continue
         entry = unpack_entry(from_u64(key), value)
+        if entry.kind == Kind.MEMBERSHIP:
+            yield _Change(entry.room_id, entry.user_id, None)
+            continue
         data = snapshot.get(EVENTS, entry.ref)
         if data is not None:
             record = EventRecord(data)

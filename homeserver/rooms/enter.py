@@ -4,7 +4,7 @@ Server-Server API, "Joining Rooms" (what is returned by send_join). The room is 
 in it before; what it was told is judged by the rules like anything else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -23,6 +23,7 @@ from homeserver.rooms.state_at import States
 from storage.log import events as event_log
 from storage.log import rooms as room_log
 from storage.log.append import Kind
+from storage.log.partial_joins import PartialJoin, put_partial_join
 
 
 class Enter:
@@ -36,14 +37,21 @@ class Enter:
         self._checking = checking
         self._outliers = outliers
         self._place = place
+        self.on_partial: Callable[[PartialJoin], None] = lambda join: None
+        """Told of a room whose state is to be completed."""
 
     async def enter(
-        self, version: RoomVersion, join: Event, state: Sequence[Any], auth_chain: Sequence[Any], partial: bool = False
+        self,
+        version: RoomVersion,
+        join: Event,
+        state: Sequence[Any],
+        auth_chain: Sequence[Any],
+        partial: PartialJoin | None = None,
     ) -> None:
         """Take a room in: the state before ``join``, unchecked, and its auth chain. Durable when it returns.
 
-        ``partial`` tells that members were omitted from the state. Raises MatrixError 502 when what was sent does not
-        make the room that was asked for, 403 when its rules do not let the join in.
+        ``partial`` is given when members were omitted from the state: they are fetched later. Raises MatrixError 502 when
+        what was sent does not make the room that was asked for, 403 when its rules do not let the join in.
         """
         room_id = join.room_id
         found = await self._checking.events([*auth_chain, *state], version, room_id)
@@ -54,11 +62,23 @@ class Enter:
         ids = [event.event_id for event in (await self._checking.events(state, version, room_id)).values()]
         before = await self._outliers.state_of(room, ids)
         room = self._rooms.get(room_id)
+        if partial is not None:
+            before = self._with_cited_members(room, join, before)
         auth_state = self._states.auth_state(room, before, join)
         if CREATE not in auth_state:
             raise MatrixError(502, "M_UNKNOWN", "The state that was sent lacks the create event")
         check_auth(join, auth_state)
         await self._append(room, join, before, partial)
+        if partial is not None:
+            self.on_partial(partial)
+
+    def _with_cited_members(self, room: Room, join: Event, before: bytes) -> bytes:
+        """Who invited, or vouches, is not among the members that were told, but in the auth chain."""
+        cited = [event for id_ in join.auth_event_ids if (event := self._rooms.event(id_)) is not None]
+        batch = self._rooms.log.begin()
+        root = self._place.with_cited_members(batch, room, cited, before)
+        self._rooms.log.append(batch).addErrback(lambda _: None)
+        return root
 
     def _check_create(self, version: RoomVersion, room_id: str, found: dict[str, Event]) -> None:
         creates = [event for event in found.values() if event.key == CREATE]
@@ -83,7 +103,7 @@ class Enter:
         await self._rooms.log.append(batch)
         return room
 
-    async def _append(self, room: Room, join: Event, before: bytes, partial: bool) -> None:
+    async def _append(self, room: Room, join: Event, before: bytes, partial: PartialJoin | None) -> None:
         """One turn: the member event at the end of the room's log, the state that it leaves as the current one."""
         batch = self._rooms.log.begin()
         try:
@@ -103,8 +123,10 @@ class Enter:
                 last_position=record.position,
                 extremities=[(join.event_id, join.depth)],
                 backward_extremities=[join.event_id],
-                partial_state=partial,
+                partial_state=partial is not None,
             )
+            if partial is not None:
+                put_partial_join(batch, partial)
             room_log.put_room(batch, room.meta)
             note.record = record
             note.encrypted = room.encrypted

@@ -34,6 +34,7 @@ from homeserver.rooms.history import History
 from homeserver.rooms.invitations import Invitations
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.outliers import Outliers
+from homeserver.rooms.partial import PartialRooms
 from homeserver.rooms.peer_reading import PeerReading
 from homeserver.rooms.peer_sight import PeerSight
 from homeserver.rooms.peers import Peers, Verifier
@@ -76,6 +77,8 @@ class FederatedRooms:
         self.admission = Admission(rooms, self.servers, self.resident, self.reading)
         self.invitations = Invitations(rooms, self.servers, self.checking, self.resident, user_exists)
         self.receive.outside = self.invitations.taken_back
+        self.partial = PartialRooms(rooms, self.states, self.place, self.gaps, self.receive, clock)
+        self.enter.on_partial = self.partial.begin
         self._rooms = rooms
 
     def operations(

@@ -52,10 +52,7 @@ class History:
         starts = [] if room is None else self._starts(room)
         if room is None or not starts:
             return 0
-        own = self._rooms.server_name
-        counted = self._servers.of(room)
-        servers = sorted((name for name in counted if name != own), key=lambda name: -counted[name])
-        for server in servers[:MAX_SERVERS]:
+        for server in self._servers.to_ask(room)[:MAX_SERVERS]:
             try:
                 stored = await self._fetch_from(server, room_id, starts, min(limit, MAX_PAGE))
             except MatrixError:

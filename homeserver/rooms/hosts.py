@@ -4,7 +4,7 @@ To be added to the feed behind `Memberships` and before whoever asks.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from federation.rules.ids import server_name_of
 from homeserver.rooms.memberships import Memberships
@@ -16,9 +16,17 @@ MAX_ROOMS = 5_000
 class Hosts:
     """Servers of rooms, our own excepted. Answers are live views: do not change or keep them."""
 
-    def __init__(self, server_name: str, memberships: Memberships, max_rooms: int = MAX_ROOMS) -> None:
+    def __init__(
+        self,
+        server_name: str,
+        memberships: Memberships,
+        max_rooms: int = MAX_ROOMS,
+        told: Callable[[str], Iterable[str]] = lambda room_id: (),
+    ) -> None:
+        """``told`` names the servers of a room whose members are not all known."""
         self._server_name = server_name
         self._memberships = memberships
+        self._told = told
         self._rooms: OrderedDict[str, Counter[str]] = OrderedDict()
         self._max_rooms = max_rooms
 
@@ -27,6 +35,8 @@ class Hosts:
         counts = self._rooms.get(room_id)
         if counts is None:
             counts = Counter(server_name_of(user_id) for user_id in self._memberships.joined_users(room_id))
+            for name in self._told(room_id):
+                counts.setdefault(name, 1)
             del counts[self._server_name]
             self._rooms[room_id] = counts
             if len(self._rooms) > self._max_rooms:

@@ -114,6 +114,10 @@ class Membership:
         if room.membership(user_id) == "join":
             await self._rooms.settled()
             return
+        if room.meta.partial_state and self.remote is not None:
+            # Whether they may, only who knows all members can say.
+            await self.remote.join(user_id, room_id, via, await self._joining(requester, extra, reason))
+            return
         profile = await self._profiles.member_content(user_id)
         # The profile came from another thread: the room may have changed meanwhile, decide from here on in one turn.
         room = self._known(room_id)

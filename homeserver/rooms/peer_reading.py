@@ -57,6 +57,11 @@ class PeerReading:
             raise MatrixError(404, "M_NOT_FOUND", "Event not found")
         return record
 
+    def _whole(self, room: Room, record: EventRecord) -> EventRecord:
+        if room.meta.partial_state:
+            raise MatrixError(404, "M_NOT_FOUND", "This server does not know the whole state yet")
+        return record
+
     # -- single events -----------------------------------------------------------------------------------------------
 
     def event(self, origin: str, event_id: str) -> dict[str, Any]:
@@ -98,7 +103,7 @@ class PeerReading:
         """GET state: the state before an event as whole events, with its auth chain."""
         room = self._room(origin, room_id)
         with self._rooms.log.snapshot() as view:
-            ids = self._state_ids(view, room, self._record(view, room, event_id).state_before)
+            ids = self._state_ids(view, room, self._whole(room, self._record(view, room, event_id)).state_before)
             chain = self.auth_chain(view, room.version, ids)
             return {
                 "pdus": [Fragment(pdu) for pdu in self._pdus(view, ids)],
@@ -109,7 +114,7 @@ class PeerReading:
         """GET state_ids: the same as ids."""
         room = self._room(origin, room_id)
         with self._rooms.log.snapshot() as view:
-            ids = self._state_ids(view, room, self._record(view, room, event_id).state_before)
+            ids = self._state_ids(view, room, self._whole(room, self._record(view, room, event_id)).state_before)
             return {"pdu_ids": ids, "auth_chain_ids": list(self.auth_chain(view, room.version, ids))}
 
     def _state_ids(self, view: Snapshot, room: Room, root: bytes) -> list[str]:

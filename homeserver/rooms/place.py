@@ -12,7 +12,7 @@ from msgspec import structs
 from twisted.internet.defer import Deferred, succeed
 
 from federation.rules.auth import check_auth
-from federation.rules.auth_events import CREATE, AuthError, check_auth_event_list
+from federation.rules.auth_events import CREATE, AuthError, AuthState, check_auth_event_list
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from homeserver.rooms.notes import EventNote
@@ -104,6 +104,8 @@ class Place:
     ) -> tuple[Verdict, str]:
         cited = self._cited(event)
         before = self._state_before(batch, room, event, states_after)
+        if room.meta.partial_state:
+            before = self.with_cited_members(batch, room, cited, before)
         try:
             self._check(room, event, cited, before)
         except AuthError as error:
@@ -112,7 +114,7 @@ class Place:
             return Verdict.REJECTED, error.error
         if before != room.meta.state_root:
             try:
-                check_auth(event, self._states.auth_state(room, room.meta.state_root, event))
+                check_auth(event, self._current_auth_state(room, event, before))
             except AuthError as error:
                 self._append(batch, room, event, before, event_log.SOFT_FAILED, states_after)
                 return Verdict.SOFT_FAILED, error.error
@@ -143,6 +145,29 @@ class Place:
         if missing:
             raise MissingPredecessors(missing)
         return self._states.resolve(batch, room, roots)
+
+    def with_cited_members(self, batch: Batch, room: Room, cited: list[Event], before: bytes) -> bytes:
+        """While members are missing from a room's state, those that an event cites are taken to be as it says."""
+        found = {
+            (event.type, event.state_key): event.event_id
+            for event in cited
+            if event.type == MEMBER
+            and event.state_key is not None
+            and event.room_id == room.room_id
+            and not self._states.is_rejected(event.event_id)
+            and room.state_map.get(before, event.type, event.state_key) is None
+        }
+        return room.change_state(batch, before, found) if found else before
+
+    def _current_auth_state(self, room: Room, event: Event, before: bytes) -> AuthState:
+        current = self._states.auth_state(room, room.meta.state_root, event)
+        if room.meta.partial_state:
+            return {**self._states.auth_state(room, before, event), **current}
+        return current
+
+    def check(self, room: Room, event: Event, before: bytes) -> None:
+        """Judge a stored event again, by what it cites and by the state before it. Raises AuthError."""
+        self._check(room, event, self._cited(event), before)
 
     def _check(self, room: Room, event: Event, cited: list[Event], before: bytes) -> None:
         """Steps 4 and 5. Raises AuthError."""

@@ -26,9 +26,12 @@ from homeserver.rooms.remote_template import event_from, version_of, vouching_se
 from homeserver.rooms.room import MAX_DEPTH, Draft, Room, Rooms
 from homeserver.rooms.servers import Servers
 from storage.log import rooms as room_log
+from storage.log.partial_joins import PartialJoin
 
 MAX_CANDIDATES = 10
 """Servers that are asked for one room before giving up."""
+MAX_SERVERS = 10_000
+"""Servers of a room that are written down while its members are not known."""
 MAX_STRIPPED = 100
 MAX_STRIPPED_BYTES = 256 * 1024
 
@@ -100,8 +103,7 @@ class Remote:
             names.append(server_name_of(record.sender))
         room = self._rooms.find(room_id)
         if room is not None:
-            counted = self._servers.of(room)
-            names += sorted(counted, key=lambda name: -counted[name])[:MAX_CANDIDATES]
+            names += self._servers.to_ask(room)[:MAX_CANDIDATES]
         names.append(server_name_of(room_id))
         own = self._rooms.server_name
         return [name for name in dict.fromkeys(names) if name != own and is_valid_server_name(name)][:MAX_CANDIDATES]
@@ -126,7 +128,12 @@ class Remote:
         template = await self._calls.make("join", server, room_id, user_id, list(ROOM_VERSIONS))
         version = self._version(room_id, template)
         event = event_from(self._rooms, template.event, version, room_id, user_id, content)
-        answer = await self._calls.send_join(server, room_id, event.event_id, event.pdu, omit_members=False)
+        # A room that was known before has a state from then, beside which the omitted members would look like leavers.
+        known = self._rooms.find(room_id)
+        omit = known is None or not known.meta.last_seq
+        answer = await self._calls.send_join(server, room_id, event.event_id, event.pdu, omit_members=omit)
+        if answer.members_omitted and not omit:
+            raise MatrixError(502, "M_UNKNOWN", "The other server left members out that were asked for")
         voucher = vouching_server(event)
         if voucher is not None and voucher != self._rooms.server_name:
             event = with_signatures_of(event, answer.event, voucher)
@@ -134,7 +141,12 @@ class Remote:
         if self.takes_part(room_id):
             await self._into_known(server, room_id, event)
         else:
-            await self._enter.enter(version, event, answer.state, answer.auth_chain)
+            partial = None
+            if answer.members_omitted:
+                told = [name for name in answer.servers_in_room or () if is_valid_server_name(name)]
+                servers = [name for name in dict.fromkeys([server, *told]) if name != self._rooms.server_name]
+                partial = PartialJoin(room_id, event.event_id, servers[:MAX_SERVERS])
+            await self._enter.enter(version, event, answer.state, answer.auth_chain, partial)
         _log.info("{user} joined {room} through {server}", user=user_id, room=room_id, server=server)
 
     async def _into_known(self, server: str, room_id: str, event: Event) -> None:

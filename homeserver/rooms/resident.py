@@ -92,6 +92,8 @@ class Resident:
             raise MatrixError(404, "M_NOT_FOUND", "This server is not in that room")
         if not self._servers.allowed(origin, room):
             raise MatrixError(403, "M_FORBIDDEN", "The room does not let this server take part")
+        if room.meta.partial_state:
+            raise MatrixError(404, "M_NOT_FOUND", "This server does not know the whole of that room yet")
         if not room.meta.federated:
             raise MatrixError(403, "M_FORBIDDEN", "The room does not federate")
         return room

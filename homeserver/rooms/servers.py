@@ -10,6 +10,7 @@ from federation.rules.ids import server_name_of
 from federation.rules.server_acl import ServerAcl
 from homeserver.rooms.room import Room, Rooms
 from storage.log import rooms as room_log
+from storage.log.partial_joins import partial_join
 
 MAX_ROOMS = 2000
 MAX_VERDICTS = 2000
@@ -44,6 +45,14 @@ class Servers:
         if len(self._counted) > MAX_ROOMS:
             self._counted.popitem(last=False)
         return counts
+
+    def to_ask(self, room: Room) -> list[str]:
+        """Other servers that can be asked about a room, those with the most members first."""
+        counted = self.of(room)
+        names = sorted(counted, key=lambda name: -counted[name])
+        if room.meta.partial_state and (join := partial_join(self._rooms.log, room.room_id)) is not None:
+            names += join.servers
+        return [name for name in dict.fromkeys(names) if name != self._rooms.server_name]
 
     def is_in(self, server: str, room: Room) -> bool:
         """Whether a server has a joined member in the room now."""

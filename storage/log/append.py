@@ -56,7 +56,7 @@ class Kind(IntEnum):
     MEMBERSHIP = 12
     """A membership changed without an event of the room's log (remote invite, forget)."""
     ROOM = 13
-    """A room was made or entered; its position is the room's number in keys."""
+    """A room was made or entered, and that position is its number in keys; or its state became complete after a fast join."""
 
 
 class Entry(msgspec.Struct):

@@ -233,7 +233,7 @@ class Outbox:
                 continue
             room = self._twin.rooms.find(entry.room_id)
             assert room is not None
-            servers = set(self._twin.federated.servers.of(room))
+            servers = set(self._twin.federated.servers.to_ask(room))
             if record.type == "m.room.member" and record.state_key:
                 servers.add(server_name_of(record.state_key))
             for server in servers - {self._twin.name, server_name_of(record.sender)}:
@@ -404,7 +404,7 @@ class Twin:
         meta = self.rooms.get(room_id).meta
         with self.log.snapshot() as view:
             for record in event_log.room_slice(view, meta.nid, meta.first_seq, meta.last_seq + 1):
-                if record.type == "m.room.message" and not record.soft_failed:
+                if record.type == "m.room.message" and not record.soft_failed and not record.rejected:
                     found.append(orjson.loads(record.content_json).get("body", "(redacted)"))
         return found
 

@@ -1,0 +1,268 @@
+"""Rooms that are used while the rest of their state is still arriving."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from twisted.internet.defer import ensureDeferred
+
+from federation.rules.errors import MatrixError
+from federation.wire.errors import RequestRefused
+from homeserver.keys.list_changes import DeviceListChanges
+from homeserver.rooms.hosts import Hosts
+from homeserver.rooms.partial import MAX_PAUSE, WAIT_SECONDS
+from storage.log.partial_joins import partial_join
+from tests.fakes.hostile import Hostile
+from tests.fakes.town import Town, Twin
+
+V1 = "/_matrix/federation/v1"
+
+
+@pytest.fixture
+def town() -> Town:
+    return Town()
+
+
+@pytest.fixture
+def a(town: Town) -> Twin:
+    return town.server("a")
+
+
+@pytest.fixture
+def b(town: Town) -> Twin:
+    server = town.server("b")
+    server.membership.remote = server.remote
+    return server
+
+
+@pytest.fixture
+def c(town: Town) -> Twin:
+    return town.server("c")
+
+
+@pytest.fixture
+def room(town: Town, a: Twin, c: Twin) -> str:
+    """A room with a name, so that no member is told for want of one."""
+    room_id = a.create("alice", m_room_name={"name": "large"})
+    for number in range(12):
+        a.join(f"user{number}", room_id)
+    c.join("carol", room_id, via=a)
+    town.settle()
+    return room_id
+
+
+def hold(server: Twin) -> Callable[[], None]:
+    """Nobody tells the server a state, until what is returned is called."""
+    peers: Any = server.federated.gaps._peers
+    real = peers.state_ids
+
+    async def state_ids(*_: Any) -> Any:
+        raise MatrixError(502, "M_UNKNOWN", "later")
+
+    def release() -> None:
+        peers.state_ids = real
+
+    peers.state_ids = state_ids
+    return release
+
+
+def partial(server: Twin, room: str) -> bool:
+    mark = partial_join(server.log, room) is not None
+    assert mark == server.rooms.get(room).meta.partial_state
+    return mark
+
+
+def pass_time(town: Town, seconds: float) -> None:
+    end = town.clock.seconds() + seconds
+    while (upto := min((call.getTime() for call in town.clock.getDelayedCalls()), default=end)) < end:
+        town.clock.advance(max(0.0, upto - town.clock.seconds()))
+    town.clock.advance(end - town.clock.seconds())
+
+
+def test_a_room_is_used_at_once_and_completed_behind(town: Town, a: Twin, b: Twin, c: Twin, room: str) -> None:
+    release = hold(b)
+    b.join("bob", room, via=a)
+    assert partial(b, room) and b.rooms.get(room).meta.joined == 1
+    assert b.member("@alice:a", room) is None
+    b.say("bob", room, "hello from b")
+    a.say("alice", room, "hello from a")
+    c.say("carol", room, "hello from c")
+    town.settle()
+    assert sorted(c.bodies(room)) == sorted(b.bodies(room)) == ["hello from a", "hello from b", "hello from c"]
+    assert b.member("@carol:c", room) == b.member("@alice:a", room) == "join", "who speaks becomes known"
+    assert partial(b, room)
+    release()
+    pass_time(town, MAX_PAUSE)
+    assert not partial(b, room)
+    assert b.state_of(room) == a.state_of(room) and b.heads(room) == a.heads(room)
+    assert b.rooms.get(room).meta.joined == a.rooms.get(room).meta.joined == 15
+    assert b.memberships.joined_users(room) == a.memberships.joined_users(room)
+
+
+def test_events_go_to_the_servers_that_were_named_until_the_members_are_known(
+    town: Town, a: Twin, b: Twin, room: str
+) -> None:
+    hosts = Hosts("b", b.memberships, told=b.federated.partial.servers_of)
+    b.feed.follow(hosts.follow)
+    release = hold(b)
+    b.join("bob", room, via=a)
+    assert set(hosts.servers(room)) == {"a", "c"}
+    release()
+    pass_time(town, MAX_PAUSE)
+    assert dict(hosts.servers(room)) == {"a": 13, "c": 1}
+
+
+def test_i09_completion_goes_on_after_a_restart(town: Town, a: Twin, b: Twin, room: str) -> None:
+    hold(b)
+    b.join("bob", room, via=a)
+    said = b.say("bob", room, "before the crash")
+    town.settle()
+    again = b.restart()
+    assert partial(again, room)
+    again.federated.partial.resume()
+    a.say("alice", room, "after the crash")
+    town.settle()
+    pass_time(town, MAX_PAUSE)
+    assert not partial(again, room)
+    assert again.state_of(room) == a.state_of(room)
+    assert again.knows(said) == "placed" and again.bodies(room) == ["before the crash", "after the crash"]
+
+
+@pytest.mark.parametrize("moment", range(1, 40, 3))
+def test_i09_killed_at_any_moment_of_the_completion(town: Town, a: Twin, b: Twin, room: str, moment: int) -> None:
+    release = hold(b)
+    b.join("bob", room, via=a)
+    for number in range(3):
+        b.say("bob", room, str(number))
+    release()
+    town.settle()
+    for _ in range(moment):
+        town._step()
+    again = b.restart()
+    again.federated.partial.resume()
+    pass_time(town, MAX_PAUSE)
+    assert not partial(again, room)
+    assert again.state_of(room) == a.state_of(room) and again.bodies(room) == ["0", "1", "2"]
+    assert again.rooms.get(room).meta.joined == 15
+
+
+def test_another_server_is_asked_when_the_first_is_gone(town: Town, a: Twin, b: Twin, room: str) -> None:
+    release = hold(b)
+    b.join("bob", room, via=a)
+    town.settle()
+    town.cut.add(frozenset("ab"))
+    release()
+    pass_time(town, MAX_PAUSE)
+    assert not partial(b, room) and b.state_of(room) == a.state_of(room)
+
+
+@pytest.mark.parametrize("follow_up", [False, True])
+def test_what_was_let_in_for_want_of_knowledge_is_found_out(
+    town: Town, a: Twin, b: Twin, room: str, follow_up: bool
+) -> None:
+    evil = Hostile(town)
+    evil.join("mallory", room, via=a)
+    town.settle()
+    town.cut.add(frozenset(("a", "evil")))
+    a.run(a.membership.ban(a.who("alice"), room, "@mallory:evil", None))
+    release = hold(b)
+    b.join("bob", room, via=a)
+    peers: Any = b.federated.gaps._peers
+
+    async def event_auth(*_: Any) -> list[Any]:
+        return [event.pdu for id_ in evil.state_of(room).values() if (event := evil.rooms.event(id_)) is not None]
+
+    peers.event_auth = event_auth
+    late = evil.event(room, prev_event_ids=list(b.heads(room)), content={"body": "banned"})
+    evil.transaction(b, late)
+    assert b.bodies(room) == ["banned"] and b.member("@mallory:evil", room) == "join"
+    if follow_up:
+        b.say("bob", room, "on top of it")
+    release()
+    pass_time(town, MAX_PAUSE)
+    assert not partial(b, room)
+    assert b.knows(late.event_id) == "rejected"
+    assert b.bodies(room) == (["on top of it"] if follow_up else [])
+    assert b.member("@mallory:evil", room) == "ban"
+    assert late.event_id not in b.heads(room) and len(b.heads(room)) == 1
+    assert "@mallory:evil" not in b.memberships.joined_users(room)
+
+
+def test_leaving_while_the_state_is_not_complete(town: Town, a: Twin, b: Twin, c: Twin, room: str) -> None:
+    hold(b)
+    b.join("bob", room, via=a)
+    b.run(b.membership.leave(b.who("bob"), room, None))
+    town.settle()
+    assert a.member("@bob:b", room) == c.member("@bob:b", room) == "leave"
+    pass_time(town, MAX_PAUSE)
+    assert not partial(b, room)
+    b.join("bob", room, via=a)
+    town.settle()
+    assert b.state_of(room) == a.state_of(room), "a room that was known before comes in whole"
+
+
+def test_whoever_needs_all_members_waits(town: Town, a: Twin, b: Twin, room: str) -> None:
+    release = hold(b)
+    b.join("bob", room, via=a)
+    answers: list[Any] = []
+    ensureDeferred(b.federated.partial.whole(room)).addBoth(answers.append)
+    pass_time(town, WAIT_SECONDS - 1)
+    assert answers == []
+    pass_time(town, 2)
+    assert answers[0].value.status == 503
+    release()
+    ensureDeferred(b.federated.partial.whole(room)).addBoth(answers.append)
+    pass_time(town, WAIT_SECONDS - 1)
+    assert answers[1:] == [None] and b.rooms.get(room).meta.joined == 15
+    assert town.run(b.federated.partial.whole(room)) is None
+
+
+def test_other_servers_are_not_told_half_a_state(town: Town, a: Twin, b: Twin, c: Twin, room: str) -> None:
+    release = hold(b)
+    b.join("bob", room, via=a)
+    said = b.say("bob", room, "hi")
+    c.say("carol", room, "so that b knows of carol")
+    town.settle()
+    paths = [f"{V1}/state/{room}?event_id={said}", f"{V1}/state_ids/{room}?event_id={said}"]
+    for path in [*paths, f"{V1}/make_join/{room}/@cleo:c?ver=10"]:
+        with pytest.raises(RequestRefused) as refused:
+            c.request(b, "GET", path)
+        assert refused.value.status == 404
+    release()
+    pass_time(town, MAX_PAUSE)
+    assert len(c.request(b, "GET", paths[1])["pdu_ids"]) == len(a.state_of(room))
+
+
+def test_a_second_user_is_let_in_by_who_knows_the_members(town: Town, a: Twin, b: Twin, room: str) -> None:
+    a.run(a.membership.ban(a.who("alice"), room, "@bert:b", None))
+    town.settle()
+    hold(b)
+    b.join("bob", room, via=a)
+    with pytest.raises(MatrixError) as refused:
+        b.join("bert", room)
+    assert refused.value.status == 403
+    b.join("bea", room)
+    assert partial(b, room) and b.member("@bea:b", room) == "join"
+
+
+def test_older_messages_are_fetched_while_members_are_missing(town: Town, a: Twin, b: Twin, room: str) -> None:
+    a.say("alice", room, "old")
+    town.settle()
+    hold(b)
+    b.join("bob", room, via=a)
+    town.requests.clear()
+    town.run(b.federated.history.fetch(room, 10))
+    assert ("b", "a", "GET", f"{V1}/backfill/{room.replace('!', '%21').replace(':', '%3A')}") in town.requests
+
+
+def test_devices_of_members_that_become_known_are_to_be_asked_for(town: Town, a: Twin, b: Twin, room: str) -> None:
+    release = hold(b)
+    b.join("bob", room, via=a)
+    pass_time(town, 1)
+    before = b.log.position
+    lists = DeviceListChanges(b.memberships, b.feed)
+    release()
+    pass_time(town, MAX_PAUSE)
+    with b.log.snapshot() as view:
+        changed, left = lists.between(view, "@bob:b", before, b.log.position)
+    assert "@carol:c" in changed and "@user3:a" in changed and left == []
