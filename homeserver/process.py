@@ -105,8 +105,9 @@ def run(config: Config) -> int:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    begin_logging(config)
+    log = begin_logging(config)
     process = Process(config, reactor)
     reactor.callWhenRunning(process.begin)
     reactor.run(installSignalHandlers=False)
+    log.close()
     return process.status
