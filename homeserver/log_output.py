@@ -23,7 +23,6 @@ from zope.interface import implementer
 
 from config.schema import Config
 
-
 MAX_WAITING = 10_000
 """Lines that wait for the reader; more are dropped and counted."""
 
