@@ -63,6 +63,10 @@ def parser() -> argparse.ArgumentParser:
     log.add_argument("--rebuild", action="store_true", help="rebuild every index from the log")
     _with_json(log)
 
+    _command(
+        commands, "new-epoch", _new_epoch, "let every client sync from the beginning, after the disk was set back"
+    )
+
     for name, action, text in (
         ("dump-database", _dump_database, "write the PostgreSQL tables to a file"),
         ("load-database", _load_database, "fill a new database from such a file"),
@@ -189,6 +193,24 @@ def _register_user(options: argparse.Namespace) -> int:
     except shared_secret.RegistrationFailed as problem:
         raise CommandFailed(str(problem)) from problem
     tell(options, f"Created {user_id}", user_id=user_id)
+    return 0
+
+
+def _new_epoch(options: argparse.Namespace) -> int:
+    config = load(options)
+    from config.data_directory import DataDirectory
+
+    with DataDirectory(Path(config.data_dir)) as directory:
+        from storage.log.env import renew_epoch
+        from storage.log.errors import LogRefused
+
+        if not (directory.path / "log").is_dir():
+            raise CommandFailed(f"There is no log in {directory.path}")
+        try:
+            epoch = renew_epoch(directory.path / "log")
+        except LogRefused as problem:
+            raise CommandFailed(str(problem)) from problem
+    print(f"The epoch is {epoch} now. Every client syncs from the beginning.")
     return 0
 
 

@@ -75,7 +75,7 @@ async def start(config: Config, reactor: Any, now_ms: Callable[[], int] = wall_c
             await database.close()
             raise
         try:
-            await database.run(lambda cur: bind_log(cur, log.epoch))
+            await database.run(lambda cur: bind_log(cur, log.first_epoch))
         except BaseException:
             await log.close()
             await database.close()

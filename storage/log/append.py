@@ -29,6 +29,8 @@ LEASE: Final = 65536
 """How many positions a lease covers. Renewed when half of it is used."""
 
 EPOCH_KEY: Final = b"epoch"
+FIRST_EPOCH_KEY: Final = b"first epoch"
+INODE_KEY: Final = b"inode"
 LEASE_KEY: Final = b"lease"
 FORMAT_KEY: Final = b"format"
 
@@ -181,13 +183,17 @@ def _ignore_failure(error: BaseException) -> None:
 class Log:
     """The commit log over a store of bytes. See the module for the order in which things happen.
 
-    ``epoch`` is part of every sync token; ``position`` is the last position that is durable and released.
+    ``epoch`` is part of every sync token, and another one after a restore; ``first_epoch`` is the one that the log was
+    made with and names it for good; ``position`` is the last position that is durable and released.
     Set ``on_release`` (the feed) and ``on_failure`` (drop caches, report unhealthy, exit) after making it.
     ``failed`` is the storage error after which the log refuses appends, else ``None``.
     """
 
-    def __init__(self, store: Store, clock: IReactorTime, epoch: str, position: int, lease: int) -> None:
+    def __init__(
+        self, store: Store, clock: IReactorTime, epoch: str, position: int, lease: int, first_epoch: str = ""
+    ) -> None:
         self.epoch = epoch
+        self.first_epoch = first_epoch or epoch
         self.position = position
         self.failed: BaseException | None = None
         self.closed = False

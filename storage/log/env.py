@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import lmdb
 from twisted.internet.defer import Deferred
@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from storage.log.append import EPOCH_KEY, FORMAT_KEY, LEASE, LEASE_KEY, Log
+from storage.log.append import EPOCH_KEY, FIRST_EPOCH_KEY, FORMAT_KEY, INODE_KEY, LEASE, LEASE_KEY, Log
 from storage.log.catalog import FORMAT, LOG, META, TABLES, Table
 from storage.log.directory import DirectoryLock, check_directory
 from storage.log.errors import LogFull, LogRefused
@@ -309,13 +309,17 @@ def open_environment(path: Path, *, map_size: int = FIRST_MAP_SIZE, readonly: bo
     return env
 
 
+def _random_epoch() -> str:
+    return secrets.token_hex(4)
+
+
 def open_log(
     path: Path | str,
     reactor: Any,
     *,
     map_size: int = FIRST_MAP_SIZE,
     largest_map_size: int = LARGEST_MAP_SIZE,
-    new_epoch: Callable[[], str] = lambda: secrets.token_hex(4),
+    new_epoch: Callable[[], str] = _random_epoch,
     fault: Fault | None = None,
 ) -> Log:
     """Open (or create) the log in directory ``path``.
@@ -335,13 +339,34 @@ def open_log(
         raise
     try:
         env.reader_check()
-        epoch, position, lease = _start(env, new_epoch)
+        start = _start(env, new_epoch, (path / "data.mdb").stat().st_ino)
     except BaseException:
         env.close()
         lock.release()
         raise
     store = LmdbStore(env, lock, reactor, largest_map_size=largest_map_size, fault=fault)
-    return Log(store, reactor, epoch, position, lease)
+    return Log(store, reactor, start.epoch, start.position, start.position + LEASE, start.first_epoch)
+
+
+def renew_epoch(path: Path | str, new_epoch: Callable[[], str] = _random_epoch) -> str:
+    """Give the log in ``path``, which no server has open, a new epoch: clients sync from the beginning.
+
+    For what the next start cannot see by itself: a disk that was set back with the same files on it. Returns the
+    epoch; raises :class:`LogRefused` like `open_log`.
+    """
+    path = Path(path)
+    check_directory(path)
+    lock = DirectoryLock(path)
+    try:
+        env = open_environment(path)
+        try:
+            meta = env.open_db(META.name.encode())
+            with env.begin(write=True) as txn:
+                return _renew(txn, meta, new_epoch)
+        finally:
+            env.close()
+    finally:
+        lock.release()
 
 
 def _checked_reactor(reactor: Any) -> Any:
@@ -351,9 +376,18 @@ def _checked_reactor(reactor: Any) -> Any:
     return reactor
 
 
-def _start(env: Any, new_epoch: Callable[[], str]) -> tuple[str, int, int]:
+class _Start(NamedTuple):
+    epoch: str
+    first_epoch: str
+    position: int
+
+
+def _start(env: Any, new_epoch: Callable[[], str], inode: int) -> _Start:
     """Read epoch and position, write the first lease. The position a restart begins at is the lease that was
-    durable before, because ephemeral entries up to there may have been in sync tokens."""
+    durable before, because ephemeral entries up to there may have been in sync tokens.
+
+    A file that was copied has another inode than the one that was written here: it is what it was when it was copied,
+    and clients may know more than it does. So it gets a new epoch, and their tokens count for nothing."""
     meta = env.open_db(META.name.encode())
     log = env.open_db(LOG.name.encode())
     with env.begin(write=True) as txn:
@@ -362,14 +396,28 @@ def _start(env: Any, new_epoch: Callable[[], str]) -> tuple[str, int, int]:
             raise LogRefused(
                 f"the log has format {from_u64(stored)}, this version of folkmoot reads format {FORMAT}"
             )
-        epoch = txn.get(EPOCH_KEY, db=meta)
-        if epoch is None:
-            epoch = new_epoch().encode()
-            txn.put(EPOCH_KEY, epoch, db=meta)
+        if stored is None:
+            txn.put(EPOCH_KEY, new_epoch().encode(), db=meta)
             txn.put(FORMAT_KEY, u64(FORMAT), db=meta)
+        known = txn.get(INODE_KEY, db=meta)
+        if known is not None and from_u64(known) != inode:
+            _report.warn("the log is a copy (restored, moved): clients sync from the beginning")
+            _renew(txn, meta, new_epoch)
+        if known is None or from_u64(known) != inode:
+            txn.put(INODE_KEY, u64(inode), db=meta)
         position = from_u64(txn.get(LEASE_KEY, default=u64(0), db=meta))
         with txn.cursor(log) as cursor:
             if cursor.last():
                 position = max(position, from_u64(cursor.key()))
         txn.put(LEASE_KEY, u64(position + LEASE), db=meta)
-    return epoch.decode(), position, position + LEASE
+        epoch = txn.get(EPOCH_KEY, db=meta)
+        first = txn.get(FIRST_EPOCH_KEY, default=epoch, db=meta)
+    return _Start(epoch.decode(), first.decode(), position)
+
+
+def _renew(txn: Any, meta: Any, new_epoch: Callable[[], str]) -> str:
+    """A new epoch; the first one stays known, since it is what the tables are bound to."""
+    former, epoch = txn.get(EPOCH_KEY, db=meta), new_epoch()
+    txn.put(FIRST_EPOCH_KEY, former, overwrite=False, db=meta)
+    txn.put(EPOCH_KEY, epoch.encode(), db=meta)
+    return epoch

@@ -1,6 +1,7 @@
 """Opening a log safely (I04) and reader hygiene (I06)."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from twisted.internet import reactor
 from storage.log import env
 from storage.log.catalog import META, PRESENCE
 from storage.log.directory import check_directory, file_system
-from storage.log.env import open_log
+from storage.log.env import open_log, renew_epoch
 from storage.log.errors import LogRefused
 from tests.fakes.log import Harness
 
@@ -123,4 +124,39 @@ async def test_snapshots_show_the_released_position_while_a_commit_is_under_way(
         await done
         with log.snapshot() as snapshot:
             assert snapshot.get(PRESENCE, b"k") == b"%d" % number
+    await log.close()
+
+
+@ensureDeferred
+async def test_a_restored_log_has_another_epoch_and_stays_the_same_log(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "log", reactor)
+    first = log.epoch
+    await log.close()
+    log = open_log(tmp_path / "log", reactor)  # a restart alone changes nothing
+    assert (log.epoch, log.first_epoch) == (first, first)
+    await log.close()
+    shutil.copytree(tmp_path / "log", tmp_path / "backup")
+    shutil.rmtree(tmp_path / "log")
+    shutil.copytree(tmp_path / "backup", tmp_path / "log")
+    (tmp_path / "log" / "data.mdb").rename(tmp_path / "kept")  # so that the copy gets an inode of its own for certain
+    shutil.copy(tmp_path / "kept", tmp_path / "log" / "data.mdb")
+    log = open_log(tmp_path / "log", reactor)
+    restored = log.epoch
+    assert restored != first and log.first_epoch == first
+    await log.close()
+    log = open_log(tmp_path / "log", reactor)  # and it is said once
+    assert (log.epoch, log.first_epoch) == (restored, first)
+    await log.close()
+
+
+@ensureDeferred
+async def test_an_epoch_can_be_renewed_by_hand_while_no_server_runs(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "log", reactor)
+    first = log.epoch
+    with pytest.raises(LogRefused):
+        renew_epoch(tmp_path / "log")
+    await log.close()
+    renewed = renew_epoch(tmp_path / "log")
+    log = open_log(tmp_path / "log", reactor)
+    assert (log.epoch, log.first_epoch) == (renewed, first) and renewed != first
     await log.close()
