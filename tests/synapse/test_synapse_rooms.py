@@ -212,3 +212,21 @@ def test_power_given_to_the_other_server(pair: tuple[Person, Person]) -> None:
     guest.sees(room, host.put_state(room, "m.room.power_levels", levels))
     host.sees(room, guest.put_state(room, "m.room.name", {"name": "Mine"}))
     assert host.state(room, "m.room.name") == {"name": "Mine"}
+
+
+def test_a_fast_join_is_completed(
+    servers: tuple[FolkmootPeer, SynapsePeer], ours: Callable[[str], Person], theirs: Callable[[str], Person]
+) -> None:
+    """Synapse leaves the members of a named room out of its answer to our join; they come behind."""
+    host, guest = theirs("alice"), ours("bob")
+    room = host.create("10", preset="public_chat", name="many people")
+    others = [theirs(f"other{number}") for number in range(5)]
+    for other in others:
+        other.join(room)
+    guest.join(room, servers[1].server_name)
+    said = guest.say(room, "at once")
+    host.sees(room, said, "what was said at once")
+    answer = host.say(room, "welcome")
+    guest.sees(room, answer, "the answer")
+    assert guest.members(room) == {user.user_id: "join" for user in (host, guest, *others)}
+    assert f"{room} is complete" in (servers[0].directory / "output.log").read_text()
