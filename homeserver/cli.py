@@ -5,6 +5,7 @@ import gc
 import getpass
 import json
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -89,6 +90,18 @@ def parser() -> argparse.ArgumentParser:
     resolve = _command(commands, "resolve", _resolve, "find another server, and tell every step")
     resolve.add_argument("name", help="a server name: what follows the colon in user IDs")
     _with_json(resolve)
+
+    rooms = commands.add_parser("room", help="delete a room, keep people out of it")
+    below = rooms.add_subparsers(metavar="COMMAND", required=True)
+    text = "let local members leave a room and remove everything of it from this server"
+    delete = _command(below, "delete", _delete_room, text)
+    delete.add_argument("--block", metavar="REASON", help="keep people out of it from now on, and why")
+    delete.add_argument("--no-wait", action="store_true", help="do not wait until it is done")
+    block = _command(below, "block", _block_room, "keep people of this server out of a room")
+    block.add_argument("--reason", default="", help="why")
+    for command in (delete, block, _command(below, "unblock", _unblock_room, "let them in again")):
+        command.add_argument("room", help="the room's id")
+        _with_json(command)
 
     version = commands.add_parser("version", help="print the version")
     version.set_defaults(command=_version)
@@ -297,6 +310,35 @@ def _show_peer(options: argparse.Namespace) -> int:
 def _retry_peer(options: argparse.Namespace) -> int:
     _ask(options, "POST", f"/peers/{_segment(options.name)}/retry")
     tell(options, f"{options.name} is tried now; folkmoot peers show {options.name} tells how it went", server=options.name)
+    return 0
+
+
+def _delete_room(options: argparse.Namespace) -> int:
+    path = f"/rooms/{_segment(options.room)}"
+    found = _ask(options, "DELETE", path, {} if options.block is None else {"block": options.block})
+    while not options.no_wait and found["phase"] != "done":
+        if not options.json and sys.stderr.isatty():
+            print(f"\r{found['phase']}: {found['rows_removed']} rows\033[K", end="", file=sys.stderr, flush=True)
+        time.sleep(0.2)
+        found = _ask(options, "GET", f"{path}/deletion")
+    done = "is deleted" if found["phase"] == "done" else "is being deleted"
+    tell(
+        options,
+        f"{options.room} {done}: {found['members_left']} members left, {found['rows_removed']} rows removed",
+        **found,
+    )
+    return 0
+
+
+def _block_room(options: argparse.Namespace) -> int:
+    _ask(options, "PUT", f"/rooms/{_segment(options.room)}/block", {"reason": options.reason})
+    tell(options, f"Nobody of this server can enter {options.room}", room_id=options.room)
+    return 0
+
+
+def _unblock_room(options: argparse.Namespace) -> int:
+    _ask(options, "DELETE", f"/rooms/{_segment(options.room)}/block")
+    tell(options, f"{options.room} can be entered again", room_id=options.room)
     return 0
 
 

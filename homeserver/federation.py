@@ -44,6 +44,7 @@ from homeserver.keys.remote_inboxes import RemoteQueues
 from homeserver.keys.remote_keys import FederatedKeys
 from homeserver.keys.to_device import ToDevice
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.deletion import Deletion
 from homeserver.rooms.federated import FederatedRooms
 from homeserver.rooms.hosts import Hosts
 from homeserver.rooms.membership import Membership
@@ -186,7 +187,7 @@ class Federation:
     ) -> None:
         """Make the queues and let them follow the feed."""
         config = self._config
-        hosts = Hosts(config.server_name, memberships, told=self.rooms.partial.servers_of)
+        hosts = self._hosts = Hosts(config.server_name, memberships, told=self.rooms.partial.servers_of)
         self.outbound = Outbound(
             server_name=config.server_name,
             log=self._log,
@@ -205,6 +206,11 @@ class Federation:
         feed.follow(hosts.follow)
         feed.follow(self.outbound.follow)
         self._life.on_life = self.outbound.alive
+
+    def take_part(self, deletion: Deletion) -> None:
+        """Let other servers hear that our users leave a room before it is deleted, and forget it with the others."""
+        deletion.owes = self.outbound.owes
+        deletion.forget += [self._hosts.forget_room, self.outbound.forget_room]
 
     def routes(
         self,

@@ -6,6 +6,8 @@ from homeserver.accounts.account_data import AccountData
 from homeserver.admin.peers import PeerOperations
 from homeserver.admin.pins import PinOperations
 from homeserver.admin.register import SharedSecretRegistration
+from homeserver.admin.room_deletion import RoomDeletion
+from homeserver.admin.room_operations import RoomOperations
 from homeserver.client.account_data import AccountDataEndpoints
 from homeserver.client.account_endpoints import account_endpoints
 from homeserver.client.banning import Banning
@@ -77,6 +79,7 @@ def operations_of(services: Services) -> list[Route]:
         *SharedSecretRegistration(
             services.accounts.registration, services.config, lambda: services.now_ms() / 1000
         ).routes(),
+        *RoomDeletion(services.deletion).routes(),
         *_room_routes(services),
         *_key_routes(services),
         *_user_routes(services),
@@ -186,9 +189,11 @@ def _room_routes(services: Services) -> list[Route]:
 def operator_routes(services: Services) -> list[Route]:
     """What the operator's commands ask of the running server, over its socket in the data directory."""
     federation = services.federation
+    rooms = RoomOperations(services.deletion).routes()
     if federation is None:
-        return []
+        return rooms
     return [
+        *rooms,
         *PeerOperations(federation.outbound, federation.back_offs, federation.resolver).routes(),
         *PinOperations(services.database, federation.resolver).routes(),
     ]

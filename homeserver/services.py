@@ -26,6 +26,7 @@ from homeserver.keys.to_device import ToDevice
 from homeserver.push.push_rules import PushRules
 from homeserver.push.unread import Unread
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.deletion import Deletion
 from homeserver.rooms.departures import Departures
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.memberships import Memberships
@@ -74,6 +75,7 @@ class Services:
         self.overviews = Overviews()
         self.feed.follow(self.overviews.follow)
         self.departures = Departures(self.rooms, reactor.callLater)
+        self.deletion = Deletion(self.rooms, reactor)
         self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles)
         self.accounts.profiles.observer = self.membership
         self.accounts.registration.on_upgraded.append(self.membership.on_guest_upgrade)
@@ -108,6 +110,12 @@ class Services:
                 typing=self.sync.typing,
                 presence=self.sync.presence,
             )
+            self.federation.take_part(self.deletion)
+        self.deletion.forget += [
+            self.memberships.forget_room,
+            self.unread.forget_room,
+            lambda room_id: self.sights.forget_places(),
+        ]
         self.public_rooms = PublicRooms(log, self.aliases, self.overviews)
         self.filters = FilterStore(database)
         self.old_polls = OpenPolls()
@@ -150,6 +158,7 @@ class Services:
         self.outbox.wake()
         self.upkeep.start()
         self.departures.wake()
+        self.deletion.wake()
         if self.federation is not None:
             self.federation.start()
 
@@ -158,6 +167,7 @@ class Services:
         self.upkeep.stop()
         self.outbox.stop()
         self.departures.stop()
+        self.deletion.stop()
         self.sync.stop()
         if self.federation is not None:
             await self.federation.stop()

@@ -103,6 +103,11 @@ class Unread:
         record = membership_in(snapshot, user_id, room_id)
         return 0 if meta is None or record is None else _joined_at(snapshot, meta, user_id, record.event_id)
 
+    def forget_room(self, room_id: str) -> None:
+        """A room was deleted: its events get other places if it is entered again."""
+        for key in [key for key in self._counted if key[1] == room_id]:
+            del self._counted[key]
+
     def _state(
         self,
         snapshot: Snapshot,

@@ -88,6 +88,7 @@ class Enter:
         raise MatrixError(502, "M_UNKNOWN", "The state that was sent does not begin with a create event of this room")
 
     async def _open(self, room_id: str, version: RoomVersion, found: dict[str, Event]) -> Room:
+        self._rooms.check_open(room_id)
         room = self._rooms.find(room_id)
         if room is not None:
             return room

@@ -56,6 +56,10 @@ class Hosts:
             found.update(self.servers(room_id))
         return found
 
+    def forget_room(self, room_id: str) -> None:
+        """The room was deleted."""
+        self._rooms.pop(room_id, None)
+
     def follow(self, entries: Sequence[Entry]) -> None:
         """Take released entries in."""
         for entry in entries:

@@ -52,6 +52,7 @@ class Invitations:
         invited, 400 M_INCOMPATIBLE_ROOM_VERSION.
         """
         version = known_version(version_id)
+        self._rooms.check_open(room_id)
         event = await self._checked(origin, room_id, event_id, pdu, version)
         stripped = await self._stripped(version, room_id, state)
         target = str(event.state_key)

@@ -106,6 +106,7 @@ class Membership:
         twice changes nothing. ``via`` are servers to ask for a room that this one is not in. Raises MatrixError 403 for
         whom the join rules keep out, 404 for a room that nobody knows.
         """
+        self._rooms.check_open(room_id)
         if (remote := self._outside(room_id)) is not None and (via or self._is_elsewhere(room_id, requester.user_id)):
             await remote.join(requester.user_id, room_id, via, await self._joining(requester, extra, reason))
             return
@@ -222,6 +223,7 @@ class Membership:
     ) -> None:
         """Invite ``target``; inviting who is already invited is done again only when the content differs."""
         self._check_user(target)
+        self._rooms.check_open(room_id)
         room = self._known(room_id)
         if room.membership(requester.user_id) != "join":
             raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
@@ -250,6 +252,7 @@ class Membership:
 
         ``via`` are servers to ask for a room that this one is not in.
         """
+        self._rooms.check_open(room_id)
         if (remote := self._outside(room_id)) is not None and (via or self._is_elsewhere(room_id, requester.user_id)):
             profile = await self._profiles.member_content(requester.user_id)
             await remote.knock(requester.user_id, room_id, via, {**profile, **_with_reason("knock", reason)})
@@ -315,6 +318,8 @@ class Membership:
         membership = content.get("membership")
         if membership not in ("join", "invite", "leave", "ban", "knock"):
             raise MatrixError(400, "M_BAD_JSON", "membership is one of join, invite, knock, leave, ban")
+        if membership in ("join", "invite", "knock"):
+            self._rooms.check_open(room_id)
         current = room.state("m.room.member", target)
         if current is not None and current.sender == requester.user_id and dict(current.content) == dict(content):
             await self._rooms.settled()

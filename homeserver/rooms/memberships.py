@@ -75,7 +75,7 @@ class Memberships:
             if entry.kind == Kind.EVENT:
                 note = entry.note
                 if note is None:
-                    self._drop_room(entry.room_id)
+                    self.forget_room(entry.room_id)
                 elif (target := getattr(note, "target", None)) is not None:
                     changed.add((target, entry.room_id))
             elif entry.kind == Kind.MEMBERSHIP:
@@ -102,8 +102,8 @@ class Memberships:
         else:
             self._joined[user_id].pop(room_id, None)
 
-    def _drop_room(self, room_id: str) -> None:
-        """An event without a note: nothing is known of what it changed."""
+    def forget_room(self, room_id: str) -> None:
+        """Ask the log again: the room was deleted, or an event has no note, so that nothing is known of what it changed."""
         self._rooms.pop(room_id, None)
         for user_id in [user for user, rooms in self._users.items() if room_id in rooms]:
             del self._users[user_id]

@@ -26,6 +26,7 @@ from federation.rules.room_versions import RoomVersion, room_version
 from federation.rules.signing import SigningKey
 from homeserver.rooms.notes import EventNote
 from storage.log import events as event_log
+from storage.log import removal
 from storage.log import rooms as room_log
 from storage.log.append import Batch, Kind, Log
 from storage.log.relations import Relation
@@ -327,12 +328,24 @@ class Rooms:
             raise MatrixError(404, "M_NOT_FOUND", "Unknown room")
         return room
 
+    def check_open(self, room_id: str) -> None:
+        """MatrixError 403 for a room that nobody of this server may enter, or that is just being deleted here."""
+        if removal.is_blocked(self.log, room_id):
+            raise MatrixError(403, "M_FORBIDDEN", "This room is blocked on this server")
+        if removal.removal_of(self.log, room_id) is not None:
+            raise MatrixError(403, "M_FORBIDDEN", "This room is being deleted on this server")
+
     def add(self, room: Room) -> Room:
         """Keep a room in memory, the least recently used one gives way."""
         self._rooms[room.room_id] = room
         if len(self._rooms) > self.MAX_LOADED:
             self._rooms.popitem(last=False)
         return room
+
+    def forget_room(self, room_id: str) -> None:
+        """Forget all of a room that was deleted, its events too."""
+        self.drop(room_id)
+        self._events = OrderedDict((id_, event) for id_, event in self._events.items() if event.room_id != room_id)
 
     def drop(self, room_id: str) -> None:
         """Forget the picture in memory, as after a turn that was not appended."""

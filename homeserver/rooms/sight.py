@@ -93,6 +93,10 @@ class Sights:
             event_id = states.get(member.state_before, "m.room.member", user_id) if member.state_before else None
         return None
 
+    def forget_places(self) -> None:
+        """A room was deleted: its events get other places if it is entered again."""
+        self._members.clear()
+
     def _visibility(self, view: View, event_id: str | None) -> str:
         if event_id is None:
             return known_visibility(None)

@@ -73,29 +73,30 @@ class Entry(msgspec.Struct):
     note: object = None
 
 
-_ENTRY = struct.Struct(">BHHH")
+ENTRY_HEADER = struct.Struct(">BHHH")
+"""Of an entry: kind, and the lengths of room, user and device id; the room id follows."""
 _KINDS = {int(kind): kind for kind in Kind}
 
 
 def pack_entry(kind: int, room_id: str, user_id: str, device_id: str, ref: bytes) -> bytes:
     """An entry's value in LOG: kind u8, three lengths u16, the three strings in utf-8, then ``ref``."""
     room, user, device = room_id.encode(), user_id.encode(), device_id.encode()
-    return _ENTRY.pack(kind, len(room), len(user), len(device)) + room + user + device + ref
+    return ENTRY_HEADER.pack(kind, len(room), len(user), len(device)) + room + user + device + ref
 
 
 def unpack_entry(position: int, data: bytes) -> Entry:
     """The inverse of :func:`pack_entry`. Raises ``ValueError`` on damaged data."""
     try:
-        kind, room, user, device = _ENTRY.unpack_from(data)
-        user += room + _ENTRY.size
-        room += _ENTRY.size
+        kind, room, user, device = ENTRY_HEADER.unpack_from(data)
+        user += room + ENTRY_HEADER.size
+        room += ENTRY_HEADER.size
         device += user
         if device > len(data):
             raise ValueError("entry shorter than its lengths")
         return Entry(
             position,
             _KINDS[kind],
-            data[_ENTRY.size : room].decode(),
+            data[ENTRY_HEADER.size : room].decode(),
             data[room:user].decode(),
             data[user:device].decode(),
             data[device:],

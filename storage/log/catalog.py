@@ -59,6 +59,7 @@ ROOM_ALIASES = Table(27, "room_aliases", "str room_id, str alias", "alias utf-8"
 PUBLISHED_ROOMS = Table(28, "published_rooms", "str room_id", "room_id utf-8")
 REDACTIONS_AHEAD = Table(29, "redactions_ahead", "str event_id", "msgpack: ids of redactions that came before it")
 OUTBOUND_MESSAGES = Table(30, "outbound_messages", "str server, position u64", "to-device EDU content, JSON bytes")
+BLOCKED_ROOMS = Table(31, "blocked_rooms", "str room_id", "room_id utf-8, NUL, why nobody may enter, utf-8")
 
 TABLES: Final[tuple[Table, ...]] = (
     META,
@@ -92,4 +93,5 @@ TABLES: Final[tuple[Table, ...]] = (
     PUBLISHED_ROOMS,
     REDACTIONS_AHEAD,
     OUTBOUND_MESSAGES,
+    BLOCKED_ROOMS,
 )
