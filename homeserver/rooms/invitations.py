@@ -61,6 +61,7 @@ class Invitations:
         signed = Event.from_pdu(self._resident.sign(event), version)
         room = self._rooms.find(room_id)
         if room is None or not room.meta.last_seq or not self._servers.is_in(self._rooms.server_name, room):
+            self._rooms.check_open(room_id)  # a deletion may have begun meanwhile
             await keep_outside(self._rooms, signed, stripped)
         return {"event": orjson.Fragment(signed.json)}
 
