@@ -3,7 +3,26 @@
 _PUSH_RULES = "/_matrix/client/v3/pushrules/"
 _METHODS = ("GET", "PUT", "DELETE")
 
+_OPERATOR = "/_folkmoot/operator/v1"
+_ROOM = "/_synapse/admin/v2/rooms/{roomId}"
+_BLOCK = "/_synapse/admin/v1/rooms/{roomId}/block"
+
 EXTENSIONS = {
+    **{
+        (method, _OPERATOR + path): "for the operator's commands, over the socket in the data directory alone"
+        for method, path in (
+            ("GET", "/peers"), ("GET", "/peers/{server}"), ("POST", "/peers/{server}/retry"), ("DELETE", "/pins/{server}"),
+            ("DELETE", "/rooms/{roomId}"), ("GET", "/rooms/{roomId}/deletion"), ("PUT", "/rooms/{roomId}/block"),
+            ("DELETE", "/rooms/{roomId}/block"), ("GET", "/blocked_rooms"),
+        )
+    },
+    **dict.fromkeys(
+        (
+            ("DELETE", _ROOM), ("GET", f"{_ROOM}/delete_status"), ("GET", "/_synapse/admin/v2/rooms/delete_status/{deleteId}"),
+            ("GET", _BLOCK), ("PUT", _BLOCK),
+        ),
+        "deleting and blocking rooms, as tools for Synapse know it",
+    ),
     ("GET", "/_synapse/admin/v1/register"): "shared-secret registration, as scripts know it",
     ("POST", "/_synapse/admin/v1/register"): "shared-secret registration, as scripts know it",
     ("GET", "/_matrix/client/v3/auth/{authType}/fallback/web"): "in the specification's prose",
