@@ -16,7 +16,7 @@ from homeserver.keys.signing_checks import same_but_signatures
 from storage.tables.database import Database
 from storage.tables.device_keys import lock_device, store_device_keys
 from storage.tables.fallback_keys import store_fallback_keys
-from storage.tables.one_time_keys import NamedKey, add_one_time_keys, one_time_keys_of
+from storage.tables.one_time_keys import NamedKey, add_one_time_keys, key_counts, one_time_keys_of
 from storage.tables.signatures import delete_signatures_of
 
 MAX_ONE_TIME_KEYS = 5000
@@ -57,8 +57,8 @@ class KeyPublisher:
     ) -> dict[str, int]:
         """Keep what a device uploads, all or nothing; returns its unclaimed one-time keys by algorithm.
 
-        Raises MatrixError 400 for malformed keys, for a one-time key whose name stands for another key already, and for
-        two fallback keys of one algorithm.
+        Raises MatrixError 400 for malformed keys, for a one-time key whose name stands for another key already, for more
+        than `MAX_ONE_TIME_KEYS` of them, and for two fallback keys of one algorithm.
         """
         text = device_keys_text(device_keys, user_id, device_id) if device_keys is not None else None
         one_time = named_keys(one_time_keys, "one_time_keys")
@@ -96,6 +96,8 @@ def _store(
         record_change(cur, user_id, device_id=device_id)
     if one_time and (taken := add_one_time_keys(cur, user_id, device_id, one_time)):
         _check_same(one_time_keys_of(cur, user_id, device_id), taken)
+    if one_time and sum(key_counts(cur, user_id, device_id)[0].values()) > MAX_ONE_TIME_KEYS:
+        raise MatrixError(400, "M_INVALID_PARAM", f"A device keeps at most {MAX_ONE_TIME_KEYS} one-time keys here")
     if fallback:
         store_fallback_keys(cur, user_id, device_id, fallback)
     return changed

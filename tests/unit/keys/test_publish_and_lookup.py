@@ -264,3 +264,17 @@ async def test_answers_of_other_servers_are_merged(here: Here, people: Callable[
     answer = await here.ask({ALICE: [], "@carol:far": ["X"]})
     assert answer["device_keys"] == {ALICE: {}, "@carol:far": {"X": {}}}
     assert answer["master_keys"] == {"@carol:far": {}} and answer["failures"] == {}
+
+
+@ensureDeferred
+async def test_a_device_keeps_a_bounded_number_of_one_time_keys(
+    here: Here, people: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people(alice=["PHONE"])
+    monkeypatch.setattr("homeserver.keys.publish.MAX_ONE_TIME_KEYS", 4)
+    await here.publisher.upload(ALICE, "PHONE", None, one_time(range(4)), {})
+    await here.publisher.upload(ALICE, "PHONE", None, one_time(range(4)), {})  # the same ones again are no more
+    with pytest.raises(MatrixError) as error:
+        await here.publisher.upload(ALICE, "PHONE", None, one_time(range(4, 5)), {})
+    assert error.value.status == 400
+    assert await here.publisher.upload(ALICE, "PHONE", None, {}, {}) == {ALGORITHM: 4}
