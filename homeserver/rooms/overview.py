@@ -13,6 +13,7 @@ import orjson
 from storage.log import events as event_log
 from storage.log import rooms as room_log
 from storage.log.append import Entry, Kind
+from storage.log.removal import is_blocked
 from storage.log.rooms import RoomMeta
 from storage.log.state_map import StateMap
 from storage.log.view import View
@@ -44,7 +45,7 @@ class Overviews:
         None for a room that nobody of this server is in, since its state may be out of date. Not to be changed.
         """
         meta = room_log.room_meta(view, room_id)
-        if meta is None or not meta.last_seq or not meta.joined or meta.blocked or meta.quarantined:
+        if meta is None or not meta.last_seq or not meta.joined or meta.quarantined or is_blocked(view, room_id):
             return None
         kept = self._kept.get(room_id)
         if kept is not None and kept[0] == meta.state_root:

@@ -30,7 +30,7 @@ class RoomMeta(msgspec.Struct, array_like=True, kw_only=True):
     invited: int = 0
     creator: str = ""
     blocked: str = ""
-    """Why nobody may enter, ``""`` for a normal room."""
+    """Not used any more: see BLOCKED_ROOMS."""
     quarantined: str = ""
     """What is damaged; such a room is not served."""
     partial_state: bool = False

@@ -5,6 +5,7 @@ import pytest
 from federation.rules.errors import MatrixError
 from homeserver.admin.log_inspection import inspect
 from homeserver.rooms.deletion import FINISHED, Deletion
+from homeserver.rooms.overview import Overviews
 from storage.log import removal
 from storage.log.catalog import FOLLOWERS, TABLES
 from storage.log.check import check_log
@@ -159,3 +160,14 @@ def test_blocked_rooms_keep_people_out() -> None:
     with pytest.raises(MatrixError) as unknown:
         world.run(deletion.delete("!nowhere:x"))
     assert unknown.value.status == 404
+
+
+def test_blocked_rooms_are_not_shown() -> None:
+    world = World()
+    room = world.room("a")
+    deletion = deleting(world)
+    with world.log.snapshot() as snapshot:
+        assert Overviews().of(snapshot, room) is not None
+    world.run(deletion.block(room, "spam"))
+    with world.log.snapshot() as snapshot:
+        assert Overviews().of(snapshot, room) is None
