@@ -180,9 +180,10 @@ class Support:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presence:
-    """Who is online. Off: nothing is sent, stored or accepted."""
+    """Who is online. Off: nothing is sent, stored or accepted. ``federation``: whether other servers are told, and heard."""
 
     enabled: bool = True
+    federation: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,8 +40,8 @@ from homeserver.keys.announce import DeviceAnnouncements
 from homeserver.keys.device_directory import DeviceDirectory
 from homeserver.keys.key_cache import KeyCache
 from homeserver.keys.lookup import KeyLookup
+from homeserver.keys.peer_keys import PeerKeys
 from homeserver.keys.remote_inboxes import RemoteQueues
-from homeserver.keys.remote_keys import FederatedKeys
 from homeserver.keys.to_device import ToDevice
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.deletion import Deletion
@@ -72,14 +72,15 @@ class _Life:
 
     def __init__(self, requests: InMemoryDestinations) -> None:
         self._requests = requests
-        self.on_life: Callable[[str], None] = lambda server: None
+        self.on_life: list[Callable[[str], None]] = []
 
     def refused_until(self, server_name: str) -> int | None:
         return self._requests.refused_until(server_name)
 
     def succeeded(self, server_name: str) -> None:
         self._requests.succeeded(server_name)
-        self.on_life(server_name)
+        for told in self.on_life:
+            told(server_name)
 
     def failed(self, server_name: str, reason: str) -> None:
         self._requests.failed(server_name, reason)
@@ -102,6 +103,7 @@ class Federation:
         now_ms: Callable[[], int],
         rooms: Rooms,
         membership: Membership,
+        memberships: Memberships,
     ) -> None:
         self._config, self._log, self._database, self._now_ms = config, log, database, now_ms
         self._reactor = reactor
@@ -118,7 +120,9 @@ class Federation:
         )
         self.remote = membership.remote
         self.reads = RemoteReads(self.calls)
-        self.remote_keys = FederatedKeys(self.calls, reactor)
+        self.hosts = Hosts(name, memberships, told=federated.partial.servers_of)
+        self.peer_keys = PeerKeys(name, log, memberships, self.hosts, self.calls, reactor, now_ms, random.random)
+        self.remote_keys = self.peer_keys.remote_keys
         self.remote_inboxes = RemoteQueues(lambda: secrets.token_urlsafe(16), self._domains.permit)
         self._request_auth = RequestAuth(name, self.keys, self._domains, self._life)
         limits = config.rc_federation
@@ -179,7 +183,6 @@ class Federation:
         self,
         *,
         feed: Feed,
-        memberships: Memberships,
         keys: KeyCache,
         devices: DeviceDirectory,
         typing: Typing,
@@ -187,12 +190,13 @@ class Federation:
     ) -> None:
         """Make the queues and let them follow the feed."""
         config = self._config
-        hosts = self._hosts = Hosts(config.server_name, memberships, told=self.rooms.partial.servers_of)
+        self._presence = presence if config.presence.enabled and config.presence.federation else None
+        presence.remote.shares = self.peer_keys.tracked
         self.outbound = Outbound(
             server_name=config.server_name,
             log=self._log,
             sender=self.client,
-            hosts=hosts,
+            hosts=self.hosts,
             devices=DeviceAnnouncements(
                 keys, devices, with_names=config.allow_device_name_lookup_over_federation
             ),
@@ -200,17 +204,18 @@ class Federation:
             now_ms=self._now_ms,
             dice=random.random,
             typing=typing,
-            presence=presence if config.presence.enabled else None,
+            presence=self._presence,
             may_send=self._domains.permit,
         )
-        feed.follow(hosts.follow)
+        feed.follow(self.hosts.follow)
+        feed.follow(self.peer_keys.follow)
         feed.follow(self.outbound.follow)
-        self._life.on_life = self.outbound.alive
+        self._life.on_life += [self.outbound.alive, self.peer_keys.resync.alive]
 
     def take_part(self, deletion: Deletion) -> None:
         """Let other servers hear that our users leave a room before it is deleted, and forget it with the others."""
         deletion.owes = self.outbound.owes
-        deletion.forget += [self._hosts.forget_room, self.outbound.forget_room]
+        deletion.forget += [self.hosts.forget_room, self.outbound.forget_room]
 
     def routes(
         self,
@@ -220,7 +225,6 @@ class Federation:
         lookup: KeyLookup,
         to_device: ToDevice,
         devices: DeviceDirectory,
-        memberships: Memberships,
         aliases: Aliases,
         public_rooms: PublicRooms,
         typing: Typing,
@@ -232,11 +236,12 @@ class Federation:
             self._log,
             self._engine,
             rooms.servers,
-            memberships,
             self._now_ms,
             typing=typing,
+            presence=None if self._presence is None else self._presence.remote,
             to_device=to_device,
             devices=devices,
+            device_copies=self.peer_keys.devices,
         )
         users = PeerUsers(
             self._database,
@@ -272,10 +277,12 @@ class Federation:
         """Take up sending where the last run ended."""
         self.outbound.start()
         self.rooms.partial.resume()
+        self.peer_keys.start()
 
     async def stop(self) -> None:
         """Write down what is left to send, before the log is closed; close the connections."""
         self.outbound.stop()
         self.rooms.partial.stop()
+        self.peer_keys.stop()
         self._dns.stop()
         await self._http.close()

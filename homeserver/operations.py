@@ -97,7 +97,6 @@ def _federation_routes(services: Services) -> list[Route]:
         lookup=services.lookup,
         to_device=services.to_device,
         devices=services.device_directory,
-        memberships=services.memberships,
         aliases=services.aliases,
         public_rooms=services.public_rooms,
         typing=services.sync.typing,
@@ -130,7 +129,7 @@ def _old_sync_routes(services: Services) -> list[Route]:
 def _key_routes(services: Services) -> list[Route]:
     database = services.database
     publisher = KeyPublisher(database, services.key_cache, services.key_counts, services.outbox, services.announce_key_counts)
-    cross_signing = CrossSigning(database, services.key_cache, services.outbox)
+    cross_signing = CrossSigning(database, services.key_cache, services.outbox, services.lookup.remote_masters)
     return [
         *Keys(publisher, services.lookup, services.device_lists, services.log).routes(),
         *CrossSigningKeys(cross_signing, services.accounts.interactive_auth).routes(),

@@ -83,7 +83,7 @@ class Services:
         self.federation: Federation | None = None
         if config.enable_federation:
             self.federation = Federation(
-                config, reactor, log, database, signing_keys, now_ms, self.rooms, self.membership
+                config, reactor, log, database, signing_keys, now_ms, self.rooms, self.membership, self.memberships
             )
         self._make_keys()
         self.push_rules = PushRules(log)
@@ -104,7 +104,6 @@ class Services:
         if self.federation is not None:
             self.federation.connect(
                 feed=self.feed,
-                memberships=self.memberships,
                 keys=self.key_cache,
                 devices=self.device_directory,
                 typing=self.sync.typing,

@@ -36,8 +36,8 @@ class Missed(NamedTuple):
     """What is to be sent, and the rooms that no longer concern the server."""
 
     events: list[Due]
-    users: list[tuple[int, str]]
-    """Positions and ids of users of ours whose devices or keys changed."""
+    users: list[tuple[int, str, str]]
+    """Positions, ids and devices (empty: all) of users of ours whose devices or keys changed."""
     gone: list[str]
 
 
@@ -95,9 +95,10 @@ def _joined_before(snapshot: Snapshot, states: StateMap, record: EventRecord, se
 
 def _changed_users(
     snapshot: Snapshot, server: str, cursor: int, upto: int, our_name: str, hosts: Hosts
-) -> list[tuple[int, str]]:
-    changed: list[tuple[int, str]] = []
+) -> list[tuple[int, str, str]]:
+    changed: list[tuple[int, str, str]] = []
     for user_id, viewer in device_lists.changes_between(snapshot, cursor, upto):
         if viewer is None and server_name_of(user_id) == our_name and server in hosts.servers_of_user(user_id):
-            changed.append((device_lists.last_change(snapshot, user_id) or upto, user_id))
+            position, device_id = device_lists.last_changed_device(snapshot, user_id)
+            changed.append((position, user_id, device_id))
     return changed[-MAX_USERS:]

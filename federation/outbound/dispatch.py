@@ -7,6 +7,7 @@ import msgspec
 from twisted.logger import Logger
 
 from federation.outbound.destination import MAX_EDUS, Verdict
+from federation.outbound.device_streams import stream_id, stream_ids, unknown_before
 from federation.outbound.lane import DeviceChange, Flight, Lane, edu, edu_of_bytes, take_latest, transaction
 from federation.outbound.ports import DeviceUpdates, TransactionSender
 from federation.wire.errors import PeerUnreachable, RequestRefused
@@ -14,6 +15,8 @@ from storage.log import destinations as rows
 from storage.log import events as event_log
 from storage.log.append import Batch, Log
 from storage.log.keys import from_seq_key
+
+DEVICE_LIST_UPDATE = "m.device_list_update"
 
 _log = Logger()
 
@@ -184,12 +187,18 @@ class Dispatch:
 
     async def _device_edus(self, change: DeviceChange) -> list[bytes]:
         edus = []
-        stream_id = change.position
-        previous = [change.previous] if change.previous > 0 else [] if change.previous == 0 else [stream_id - 1]
-        for type_, content in await self._devices.updates(change.user_id, change.device_id):
-            if type_ == "m.device_list_update":
-                content = {**content, "stream_id": stream_id, "prev_id": previous}
-                previous = [stream_id]
+        updates = await self._devices.updates(change.user_id, change.device_id)
+        previous = [stream_id(change.previous)] if change.previous > 0 else []
+        if change.previous < 0:
+            # The destination will ask for the whole list: one update says that it has to.
+            updates = updates[-1:]
+            previous = [unknown_before(change.version)]
+        numbers = iter(stream_ids(change.version, sum(type_ == DEVICE_LIST_UPDATE for type_, _ in updates)))
+        for type_, content in updates:
+            if type_ == DEVICE_LIST_UPDATE:
+                number = next(numbers)
+                content = {**content, "stream_id": number, "prev_id": previous}
+                previous = [number]
             edus.append(edu(type_, content))
         return edus
 

@@ -22,12 +22,14 @@ MAX_KEYED = 2_000
 class DeviceChange(NamedTuple):
     """A change of a user's devices: ``device_id`` is empty for the user's keys or when it is not known which.
 
-    ``previous`` is the stream id of the user's change before this one, 0 for none, -1 when it is not known.
+    ``position`` is where it waits in the log; ``version`` the position of the user's last change that it tells of, and
+    ``previous`` that of the one before: 0 when the destination was told of none, -1 when it may have missed some.
     """
 
     position: int
     user_id: str
     device_id: str
+    version: int
     previous: int
 
 

@@ -1,6 +1,6 @@
 """What the queues need from the rest of the server."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 
@@ -23,6 +23,12 @@ class Hosts(Protocol):
     def servers_of_user(self, user_id: str) -> set[str]:
         """Other servers that share a room with a user."""
 
+    def servers_met(self, user_id: str, room_id: str) -> set[str]:
+        """Other servers in a room that share no other room with a user."""
+
+    def our_users(self, room_id: str) -> Iterable[str]:
+        """Users of this server who are joined to a room."""
+
 
 class TypingUsers(Protocol):
     """Who is typing."""
@@ -36,6 +42,12 @@ class PresenceOf(Protocol):
 
     def content(self, user_id: str) -> Mapping[str, Any]:
         """``presence``, ``last_active_ago``, ``currently_active``, ``status_msg`` as far as known."""
+
+    def is_present(self, user_id: str) -> bool:
+        """Whether the user is not offline."""
+
+    def present(self) -> Iterable[str]:
+        """Users of this server who are not offline."""
 
 
 class DeviceUpdates(Protocol):

@@ -9,7 +9,7 @@ A sign of life ends a back-off: an answered transaction, or a signed request tha
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from federation.outbound.catch_up import Due, missed
 from federation.outbound.destination import Destination, Stored
 from federation.outbound.dispatch import Dispatch
+from federation.outbound.edus import EduRoutes
 from federation.outbound.lane import DeviceChange, Lane
 from federation.outbound.ports import DeviceUpdates, Hosts, PresenceOf, TransactionSender, TypingUsers
 from federation.rules.ids import server_name_of
@@ -41,8 +42,6 @@ UNSURE_AT_ONCE = 20
 SURE_AT_ONCE = 300
 MOST_COUNTED = 10_000
 """Messages to devices of one server that are counted for the operator."""
-TYPING_AGAIN_SECONDS = 25.0
-"""Typing is said again as long as it lasts: other servers forget it after half a minute."""
 
 _log = Logger()
 
@@ -70,8 +69,6 @@ class Outbound:
         self._suffix = f":{server_name}"
         self._stream = log
         self._hosts = hosts
-        self._typing = typing
-        self._presence = presence
         self._clock = clock
         self._now_ms = now_ms
         self._may_send = may_send
@@ -84,10 +81,10 @@ class Outbound:
         self._woken: deque[Lane] = deque()
         self._later: list[tuple[int, str]] = []
         self._timers: dict[str, IDelayedCall] = {}
-        self._typed: dict[str, set[str]] = {}
         self._paced_until = 0
         self._started = False
         self._stopped = False
+        self._edus = EduRoutes(self, log, hosts, server_name, clock, typing, presence)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -108,14 +105,14 @@ class Outbound:
         else:
             self._replay(cursor[0])
         self._timer("checkpoint", CHECKPOINT_SECONDS, self._tick_checkpoint)
-        if self._typing is not None:
-            self._timer("typing", TYPING_AGAIN_SECONDS, self._type_again)
+        self._edus.start()
 
     def stop(self) -> None:
         """Send nothing more and write down what is left to do; in time to be durable with the log's close."""
         if self._stopped or not self._started:
             return
         self._stopped = True
+        self._edus.stop()
         for timer in self._timers.values():
             if timer.active():
                 timer.cancel()
@@ -143,14 +140,7 @@ class Outbound:
             self._route_event(entry)
         elif kind == Kind.FEDERATION:
             self._route_message(entry)
-        elif kind == Kind.RECEIPT:
-            self._route_receipt(entry)
-        elif kind == Kind.TYPING:
-            self._route_typing(entry.room_id)
-        elif kind == Kind.PRESENCE:
-            self._route_presence(entry.user_id)
-        elif kind == Kind.DEVICE_LIST and not entry.ref:
-            self._route_devices(entry)
+        self._edus.route(entry)
 
     def _route_event(self, entry: Entry) -> None:
         if not entry.user_id.endswith(self._suffix) and not self._relayed(entry):
@@ -165,13 +155,13 @@ class Outbound:
         to.pop(server_name_of(entry.user_id), None)
         due = Due(entry.position, entry.ref)
         for server in to:
-            lane = self._lane(server)
+            lane = self.lane(server)
             if lane is None:
                 continue
             lane.put_event(due)
             if entry.room_id not in lane.rooms:
                 self._share(lane, entry.room_id, entry.position)
-            self._wake(lane)
+            self.look_at(lane)
 
     def _relayed(self, entry: Entry) -> bool:
         """Whether an event of another server is ours to send on: it came in through send_join and the like."""
@@ -210,67 +200,10 @@ class Outbound:
             self._submit(batch)
 
     def _route_message(self, entry: Entry) -> None:
-        lane = self._lane(entry.ref.decode())
+        lane = self.lane(entry.ref.decode())
         if lane is not None:
             lane.messages = lane.messages or entry.position
-            self._wake(lane)
-
-    def _route_receipt(self, entry: Entry) -> None:
-        receipt: Any = entry.note
-        if entry.ref or receipt is None or not entry.user_id.endswith(self._suffix):
-            return
-        key = ("m.receipt", entry.room_id, entry.user_id, receipt.thread)
-        self._to_all(self._hosts.servers(entry.room_id), key, "m.receipt", receipt)
-
-    def _route_typing(self, room_id: str) -> None:
-        if self._typing is None:
-            return
-        servers = self._hosts.servers(room_id)
-        before = self._typed.pop(room_id, set())
-        if not servers:
-            return
-        now = {user_id for user_id in self._typing.users(room_id) if user_id.endswith(self._suffix)}
-        for user_id in before ^ now:
-            self._say_typing(servers, room_id, user_id, user_id in now)
-        if now:
-            self._typed[room_id] = now
-
-    def _say_typing(self, servers: Iterable[str], room_id: str, user_id: str, typing: bool) -> None:
-        content = {"room_id": room_id, "user_id": user_id, "typing": typing}
-        self._to_all(servers, ("m.typing", room_id, user_id), "m.typing", content)
-
-    def _type_again(self) -> None:
-        for room_id, users in self._typed.items():
-            for user_id in users:
-                self._say_typing(self._hosts.servers(room_id), room_id, user_id, True)
-        self._timer("typing", TYPING_AGAIN_SECONDS, self._type_again)
-
-    def _route_presence(self, user_id: str) -> None:
-        if self._presence is None or not user_id.endswith(self._suffix):
-            return
-        servers = self._hosts.servers_of_user(user_id)
-        if servers:
-            content = {**self._presence.content(user_id), "user_id": user_id}
-            content.setdefault("last_active_ago", 0)
-            self._to_all(servers, ("m.presence", user_id), "m.presence", content)
-
-    def _route_devices(self, entry: Entry) -> None:
-        if not entry.user_id.endswith(self._suffix):
-            return
-        previous = entry.note if isinstance(entry.note, int) else -1
-        change = DeviceChange(entry.position, entry.user_id, entry.device_id, previous)
-        for server in self._hosts.servers_of_user(entry.user_id):
-            lane = self._lane(server)
-            if lane is not None:
-                lane.put_devices(change)
-                self._wake(lane)
-
-    def _to_all(self, servers: Iterable[str], key: tuple[str, ...], type_: str, value: Any) -> None:
-        for server in servers:
-            lane = self._lane(server)
-            if lane is not None:
-                lane.put_latest(key, type_, value)
-                self._wake(lane)
+            self.look_at(lane)
 
     def _replay(self, cursor: int) -> None:
         """Route what was released after the last checkpoint; peers know what reaches them twice."""
@@ -287,7 +220,8 @@ class Outbound:
 
     # -- lanes -------------------------------------------------------------------------------------------------------
 
-    def _lane(self, server: str) -> Lane | None:
+    def lane(self, server: str) -> Lane | None:
+        """The lane of a destination; None when there is nobody to send to."""
         lane = self._lanes.get(server)
         if lane is None:
             if not server or server == self.server_name or not self._may_send(server):
@@ -302,17 +236,17 @@ class Outbound:
         """A server has shown life (a signed request of its came in): try it now if it was given up for a while."""
         lane = self._lanes.get(server)
         if lane is not None and lane.destination.alive(self._now_ms()):
-            self._wake(lane)
+            self.look_at(lane)
 
     def wake(self, server: str) -> None:
         """Try a destination now, whatever its back-off (an operator's wish)."""
-        lane = self._lane(server)
+        lane = self.lane(server)
         if lane is not None:
             lane.destination.retry_at = 0
             lane.hello = True
-            self._wake(lane)
+            self.look_at(lane)
 
-    def _wake(self, lane: Lane) -> None:
+    def look_at(self, lane: Lane) -> None:
         """Look at a lane at the end of this turn, so that what comes together is sent together."""
         if lane.running or self._stopped:
             return
@@ -370,7 +304,7 @@ class Outbound:
             found = missed(snapshot, server, destination.cursor, upto, self.server_name, self._hosts)
             waiting = rows.messages(snapshot, server, 1)
         lane.events.extend(found.events)
-        lane.devices.extend(DeviceChange(position, user, "", -1) for position, user in found.users)
+        lane.devices.extend(DeviceChange(at, user, device, at, -1) for at, user, device in found.users)
         lane.messages = waiting[0][0] if waiting else 0
         lane.loaded = True
         if found.gone and not found.events:
@@ -414,7 +348,7 @@ class Outbound:
             if lane is not None and lane.scheduled == at:
                 lane.scheduled = 0
                 started += 1
-                self._wake(lane)
+                self.look_at(lane)
         self._arm()
 
     def _timer(self, name: str, delay: float, call: Callable[[], None]) -> None:

@@ -6,12 +6,14 @@ as present as their most present device, and a user without any activity for a w
 in memory; only the status message is worth keeping over a restart, which the caller does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from homeserver.ephemeral.remote_presence import RemotePresence
 
 OFFLINE = "offline"
 UNAVAILABLE = "unavailable"
@@ -46,7 +48,8 @@ class _User:
 
 
 class Presence:
-    """The presence of local users. ``announce(user_id)`` gives a change its position in the log.
+    """The presence of local users, and of those whom ``remote`` was told of. ``announce(user_id)`` gives a change its
+    position in the log.
 
     Times are seconds of the given clock. ``tick`` work is driven by one timer for the earliest due user.
     """
@@ -58,6 +61,7 @@ class Presence:
         self._users: dict[str, _User] = {}
         self._due: list[tuple[float, str]] = []
         self._timer: IDelayedCall | None = None
+        self.remote = RemotePresence(clock, announce)
 
     def sync_started(self, user_id: str, device_id: str, state: str = ONLINE) -> None:
         """A device begins to sync with ``set_presence=state``; every call needs its ``sync_ended``.
@@ -132,14 +136,23 @@ class Presence:
 
     def known(self, user_id: str) -> bool:
         """Whether anything but "never seen" is known of a user."""
-        return user_id in self._users
+        return user_id in self._users or self.remote.known(user_id)
+
+    def is_present(self, user_id: str) -> bool:
+        """Whether a user of this server is not offline."""
+        user = self._users.get(user_id)
+        return user is not None and user.state != OFFLINE
+
+    def present(self) -> Iterable[str]:
+        """Users of this server who are not offline."""
+        return filter(self.is_present, self._users)
 
     def content(self, user_id: str) -> dict[str, Any]:
         """The presence of a user: ``presence`` and, when known, ``last_active_ago`` (ms), ``currently_active``,
         ``status_msg``."""
         user = self._users.get(user_id) if self.enabled else None
         if user is None:
-            return {"presence": OFFLINE}
+            return self.remote.content(user_id)
         content: dict[str, Any] = {"presence": user.state}
         ago = self._clock.seconds() - user.active
         if user.active:
@@ -151,7 +164,8 @@ class Presence:
         return content
 
     def stop(self) -> None:
-        """Forget the timer, at the end of the server."""
+        """Forget the timers, at the end of the server."""
+        self.remote.stop()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None

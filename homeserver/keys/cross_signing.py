@@ -4,7 +4,7 @@ Nothing is kept that was not verified (Client-Server API, "Cross-signing"): a su
 key, and each signature by the key that it names. What fails is reported for each key, the rest is kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -33,15 +33,18 @@ from storage.tables.signatures import delete_signatures_of
 USAGES = ("master", "self_signing", "user_signing")
 
 Keys = Mapping[str, CrossSigningKey]
+RemoteMasters = Callable[[Iterable[str]], Awaitable[Mapping[str, dict[str, Any]]]]
+"""Finds master keys of users of other servers, by user ID; our own users in the argument are left out."""
 
 
 class CrossSigning:
-    """Stores cross-signing keys and signatures of local users."""
+    """Stores cross-signing keys and signatures of local users; ``remote_masters`` finds keys of those elsewhere."""
 
-    def __init__(self, database: Database, keys: KeyCache, outbox: Outbox) -> None:
+    def __init__(self, database: Database, keys: KeyCache, outbox: Outbox, remote_masters: RemoteMasters) -> None:
         self._database = database
         self._keys = keys
         self._outbox = outbox
+        self._remote_masters = remote_masters
 
     async def needs_authentication(self, user_id: str, uploaded: Mapping[str, dict[str, Any]]) -> bool:
         """Whether this upload replaces something, so that a stolen access token must not suffice.
@@ -70,7 +73,9 @@ class CrossSigning:
         self, user_id: str, signed: Mapping[str, Mapping[str, dict[str, Any]]]
     ) -> dict[str, dict[str, dict[str, str]]]:
         """Verify and keep signatures that ``user_id`` made; returns the failures by user ID and key ID."""
-        failures, changed = await self._database.run(lambda cur: accept_signatures(cur, user_id, signed))
+        found = await self._remote_masters(signed)
+        masters = [_master_row(target, key) for target, key in found.items()]
+        failures, changed = await self._database.run(lambda cur: accept_signatures(cur, user_id, signed, masters))
         for target in changed:
             self._keys.changed(target)
         if changed:
@@ -81,6 +86,11 @@ class CrossSigning:
 
 def _keys_of(cur: Cursor, user_id: str) -> dict[str, CrossSigningKey]:
     return {key.usage: key for key in cross_signing_keys_of(cur, [user_id])}
+
+
+def _master_row(user_id: str, key: dict[str, Any]) -> CrossSigningKey:
+    (public_key,) = key["keys"].values()
+    return CrossSigningKey(user_id, "master", public_key, orjson.dumps(key).decode())
 
 
 def _is_stored(value: dict[str, Any], stored: CrossSigningKey | None) -> bool:

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from homeserver.keys.key_cache import KeyCache, UserKeys, add_signatures, join_devices
 from homeserver.keys.key_counts import KeyCountCache
 from homeserver.keys.remote import RemoteAnswer, RemoteKeys
+from homeserver.keys.remote_shapes import cross_signing_json
 from storage.tables.database import Database
 from storage.tables.one_time_keys import Wanted, claim_keys
 from storage.tables.signatures import Signature
@@ -51,7 +52,21 @@ class KeyLookup:
         if remote:
             ask = {server: self._remote.query(server, part, timeout_ms) for server, part in remote.items()}
             await _merge_remote(answer, ask, ("device_keys", "master_keys", "self_signing_keys"))
+            masters = answer.get("master_keys", {})
+            for user_id, signatures in (await self._keys.signatures_by(viewer)).items():
+                if user_id in masters and user_id not in local:
+                    _add_given(masters[user_id], signatures)
         return answer
+
+    async def remote_masters(self, user_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Master keys of those who are users of other servers and have one that can be had now."""
+        _, remote = self._split({user_id: [] for user_id in user_ids})
+        found: dict[str, Any] = {}
+        if remote:
+            ask = {server: self._remote.query(server, part, 0) for server, part in remote.items()}
+            await _merge_remote(found, ask, ("master_keys",))
+        masters: dict[str, dict[str, Any]] = found.get("master_keys", {})
+        return {user_id: key for user_id, key in masters.items() if cross_signing_json(user_id, "master", key)}
 
     async def query_local(self, devices: dict[str, list[str]], viewer: str | None = None) -> dict[str, Any]:
         """Keys of our users; ``viewer`` (None: another server) also gets what only the viewer may see."""
@@ -63,7 +78,9 @@ class KeyLookup:
             for usage, field in _CROSS_SIGNING:
                 if (key := keys.cross_signing.get(usage)) is not None:
                     if usage == "master" and user_id in given:
-                        key = _with_signatures(key, given[user_id])
+                        value = orjson.loads(key)
+                        _add_given(value, given[user_id])
+                        key = orjson.dumps(value)
                     answer.setdefault(field, {})[user_id] = orjson.Fragment(key)
             if user_id == viewer and (key := keys.cross_signing.get("user_signing")) is not None:
                 answer["user_signing_keys"] = {user_id: orjson.Fragment(key)}
@@ -112,11 +129,10 @@ def _chosen(keys: UserKeys, device_ids: list[str]) -> bytes:
     return join_devices({name: keys.devices[name] for name in device_ids if name in keys.devices})
 
 
-def _with_signatures(key: bytes, given: Iterable[Signature]) -> bytes:
-    value = orjson.loads(key)
-    public_keys = {name.partition(":")[2] for name in value.get("keys", {})}
-    add_signatures(value, (signature for signature in given if signature.target_key in public_keys))
-    return orjson.dumps(value)
+def _add_given(key: dict[str, Any], given: Iterable[Signature]) -> None:
+    """Add those signatures that are of this key, not of one that it replaced."""
+    public_keys = {name.partition(":")[2] for name in key.get("keys", {})}
+    add_signatures(key, (signature for signature in given if signature.target_key in public_keys))
 
 
 async def _merge_remote(answer: dict[str, Any], ask: dict[str, Any], fields: tuple[str, ...]) -> None:
@@ -125,7 +141,7 @@ async def _merge_remote(answer: dict[str, Any], ask: dict[str, Any], fields: tup
     results: list[RemoteAnswer] = await gatherResults(asked, consumeErrors=True)
     for server, result in zip(ask, results, strict=True):
         if result.failure is not None:
-            answer["failures"][server] = result.failure
+            answer.setdefault("failures", {})[server] = result.failure
         for field in fields:
             if part := result.keys.get(field):
                 answer.setdefault(field, {}).update(part)

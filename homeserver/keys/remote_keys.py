@@ -8,6 +8,7 @@ from twisted.internet.error import TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from federation.outbound.calls import Calls
+from federation.rules.errors import MatrixError
 from federation.wire.errors import PeerUnreachable, RequestRefused
 from homeserver.keys.remote import RemoteAnswer
 from storage.tables.one_time_keys import Wanted
@@ -25,7 +26,7 @@ class FederatedKeys:
 
     async def query(self, server: str, devices: dict[str, list[str]], timeout_ms: int) -> RemoteAnswer:
         """Device and cross-signing keys; answers within the time, whatever the other server does."""
-        seconds = _seconds(timeout_ms)
+        seconds = seconds_of(timeout_ms)
         answer = await self._in_time(self._calls.keys_query(server, devices, seconds), seconds)
         if isinstance(answer, RemoteAnswer):
             return answer
@@ -49,7 +50,7 @@ class FederatedKeys:
         asked: dict[str, dict[str, str]] = {}
         for wish in wanted:
             asked.setdefault(wish.user_id, {})[wish.device_id] = wish.algorithm
-        seconds = _seconds(timeout_ms)
+        seconds = seconds_of(timeout_ms)
         answer = await self._in_time(self._calls.keys_claim(server, asked, seconds), seconds)
         if isinstance(answer, RemoteAnswer):
             return answer
@@ -68,12 +69,8 @@ class FederatedKeys:
         asked.addTimeout(seconds, self._clock)
         try:
             return await asked
-        except RequestRefused as refused:
-            return _failure(refused.status, refused.errcode, refused.error)
-        except PeerUnreachable as problem:
-            return _failure(503, "M_UNKNOWN", str(problem))
-        except (TimeoutError, CancelledError):
-            return _failure(504, "M_UNKNOWN", f"No answer within {seconds:g} seconds")
+        except (RequestRefused, PeerUnreachable, TimeoutError, CancelledError) as problem:
+            return RemoteAnswer({}, failure_of(problem, seconds))
 
 
 def _own(keys: dict[str, dict[str, Any]], asked: dict[str, list[str]]) -> dict[str, Any]:
@@ -81,9 +78,16 @@ def _own(keys: dict[str, dict[str, Any]], asked: dict[str, list[str]]) -> dict[s
     return {user_id: key for user_id, key in keys.items() if user_id in asked and key.get("user_id") == user_id}
 
 
-def _seconds(timeout_ms: int) -> float:
+def seconds_of(timeout_ms: int) -> float:
+    """How long a request of a client waits for another server."""
     return min(timeout_ms or DEFAULT_TIMEOUT_MS, MAX_TIMEOUT_MS) / 1000
 
 
-def _failure(status: int, errcode: str, error: str) -> RemoteAnswer:
-    return RemoteAnswer({}, {"status": status, "errcode": errcode, "error": error[:300]})
+def failure_of(problem: BaseException, seconds: float) -> dict[str, Any]:
+    """What stands under `failures`: why a server gave no answer within ``seconds``."""
+    status, errcode, error = 503, "M_UNKNOWN", str(problem)
+    if isinstance(problem, MatrixError):
+        status, errcode, error = problem.status, problem.errcode, problem.error
+    elif isinstance(problem, TimeoutError | CancelledError):
+        status, error = 504, f"No answer within {seconds:g} seconds"
+    return {"status": status, "errcode": errcode, "error": error[:300]}

@@ -4,7 +4,7 @@ Three kinds are meant by the specification ("Cross-signing"), and only these are
 devices, own devices on the own master key, the user-signing key on other people's master keys.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -26,10 +26,10 @@ Failures = dict[str, dict[str, dict[str, str]]]
 class _Known:
     """The published keys of everybody concerned, as they are within this transaction."""
 
-    def __init__(self, cur: Cursor, user_ids: list[str]) -> None:
+    def __init__(self, cur: Cursor, user_ids: list[str], masters: Iterable[CrossSigningKey]) -> None:
         self.devices = {(row.user_id, row.device_id): row.keys_json for row in device_keys_of(cur, user_ids)}
         self.cross_signing: dict[tuple[str, str], CrossSigningKey] = {
-            (key.user_id, key.usage): key for key in cross_signing_keys_of(cur, user_ids)
+            (key.user_id, key.usage): key for key in (*cross_signing_keys_of(cur, user_ids), *masters)
         }
 
     def target(self, user_id: str, key_id: str) -> tuple[dict[str, Any], bool] | None:
@@ -58,9 +58,12 @@ class _Known:
 
 
 def accept_signatures(
-    cur: Cursor, signer: str, signed: Mapping[str, Mapping[str, dict[str, Any]]]
+    cur: Cursor,
+    signer: str,
+    signed: Mapping[str, Mapping[str, dict[str, Any]]],
+    masters: Iterable[CrossSigningKey] = (),
 ) -> tuple[Failures, set[str]]:
-    """Verify what ``signer`` uploads and keep what is right.
+    """Verify what ``signer`` uploads and keep what is right. ``masters`` are master keys of other servers' users.
 
     Returns the failures by user ID and key ID, and the users whose keys look different now (to somebody).
     Raises MatrixError 400 for more than `MAX_TARGETS` keys.
@@ -68,7 +71,7 @@ def accept_signatures(
     if sum(len(targets) for targets in signed.values()) > MAX_TARGETS:
         raise MatrixError(400, "M_INVALID_PARAM", f"At most {MAX_TARGETS} keys at once")
     lock_cross_signing(cur, signer)
-    known = _Known(cur, [signer, *signed])
+    known = _Known(cur, [signer, *signed], masters)
     failures: Failures = {}
     kept: list[Signature] = []
     for user_id, targets in signed.items():

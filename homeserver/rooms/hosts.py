@@ -28,6 +28,7 @@ class Hosts:
         self._memberships = memberships
         self._told = told
         self._rooms: OrderedDict[str, Counter[str]] = OrderedDict()
+        self._ours: dict[str, int] = {}
         self._max_rooms = max_rooms
 
     def servers(self, room_id: str) -> Mapping[str, int]:
@@ -35,19 +36,23 @@ class Hosts:
         counts = self._rooms.get(room_id)
         if counts is None:
             counts = Counter(server_name_of(user_id) for user_id in self._memberships.joined_users(room_id))
+            self._ours[room_id] = counts.pop(self._server_name, 0)
             for name in self._told(room_id):
                 counts.setdefault(name, 1)
-            del counts[self._server_name]
+            counts.pop(self._server_name, None)
             self._rooms[room_id] = counts
             if len(self._rooms) > self._max_rooms:
-                self._rooms.popitem(last=False)
+                self._forget(next(iter(self._rooms)))
         return counts
+
+    def is_here(self, room_id: str) -> bool:
+        """Whether a user of ours is joined to a room."""
+        self.servers(room_id)
+        return self._ours[room_id] > 0
 
     def is_in_room(self, server: str, room_id: str) -> bool:
         """Whether a server has a joined member in a room."""
-        if server == self._server_name:
-            return any(server_name_of(user_id) == server for user_id in self._memberships.joined_users(room_id))
-        return server in self.servers(room_id)
+        return self.is_here(room_id) if server == self._server_name else server in self.servers(room_id)
 
     def servers_of_user(self, user_id: str) -> set[str]:
         """Other servers that share a room with a user."""
@@ -56,9 +61,23 @@ class Hosts:
             found.update(self.servers(room_id))
         return found
 
+    def servers_met(self, user_id: str, room_id: str) -> set[str]:
+        """Other servers in a room that share no other room with a user."""
+        met = set(self.servers(room_id))
+        for other in self._memberships.joined_rooms(user_id) if met else ():
+            if other != room_id:
+                met -= self.servers(other).keys()
+        return met
+
+    def our_users(self, room_id: str) -> list[str]:
+        """Users of this server who are joined to a room."""
+        suffix = f":{self._server_name}"
+        users = self._memberships.joined_users(room_id) if self.is_here(room_id) else ()
+        return [user_id for user_id in users if user_id.endswith(suffix)]
+
     def forget_room(self, room_id: str) -> None:
         """The room was deleted."""
-        self._rooms.pop(room_id, None)
+        self._forget(room_id)
 
     def follow(self, entries: Sequence[Entry]) -> None:
         """Take released entries in."""
@@ -66,20 +85,25 @@ class Hosts:
             if entry.kind == Kind.EVENT:
                 note = entry.note
                 if note is None:
-                    self._rooms.pop(entry.room_id, None)
+                    self._forget(entry.room_id)
                 elif (target := getattr(note, "target", None)) is not None:
                     self._moved(entry.room_id, target, note)
             elif entry.kind in (Kind.MEMBERSHIP, Kind.ROOM):
-                self._rooms.pop(entry.room_id, None)
+                self._forget(entry.room_id)
+
+    def _forget(self, room_id: str) -> None:
+        self._rooms.pop(room_id, None)
+        self._ours.pop(room_id, None)
 
     def _moved(self, room_id: str, target: str, note: object) -> None:
         counts = self._rooms.get(room_id)
         server = server_name_of(target)
-        if counts is None or server == self._server_name:
-            return
         before = getattr(note, "prev_membership", None) == "join"
         after = getattr(note, "membership", None) == "join"
-        if before == after:
+        if counts is None or before == after:
+            return
+        if server == self._server_name:
+            self._ours[room_id] += 1 if after else -1
             return
         counts[server] += 1 if after else -1
         if counts[server] <= 0:

@@ -11,11 +11,10 @@ from federation.rules.errors import MatrixError
 from federation.rules.ids import is_valid_user_id, server_name_of
 from homeserver.keys.device_directory import DeviceDirectory
 from homeserver.keys.to_device import MAX_TRANSACTION_ID, MAX_TYPE, Messages, ToDevice
-from homeserver.rooms.memberships import Memberships
 from homeserver.rooms.room import Room, Rooms
 from homeserver.rooms.servers import Servers
-from storage.log import device_lists, transactions
 from storage.log import events as event_log
+from storage.log import transactions
 from storage.log.append import Log
 from storage.log.receipts import Receipt, put_receipt, receipt_of
 
@@ -41,8 +40,20 @@ class TypingList(Protocol):
 class RemotePresence(Protocol):
     """Takes what another server says about the presence of its users."""
 
-    def remote(self, user_id: str, presence: str, last_active_ago: int | None, active: bool, status: str | None) -> None:
+    def update(
+        self, user_id: str, state: str, last_active_ago: int | None, currently_active: bool, status: str | None
+    ) -> None:
         """The presence of a user of another server; ``last_active_ago`` in milliseconds."""
+
+
+class DeviceCopies(Protocol):
+    """The copy of other servers' device lists (`homeserver.keys.peer_devices.PeerDevices`). MatrixError for bad ones."""
+
+    def update(self, user_id: str, content: Mapping[str, Any]) -> None:
+        """An `m.device_list_update`."""
+
+    def signing_keys(self, user_id: str, content: Mapping[str, Any]) -> None:
+        """An `m.signing_key_update`."""
 
 
 class PeerEdus:
@@ -54,32 +65,30 @@ class PeerEdus:
         log: Log,
         rooms: Rooms,
         servers: Servers,
-        memberships: Memberships,
         now_ms: Callable[[], int],
         typing: TypingList | None = None,
         presence: RemotePresence | None = None,
         to_device: ToDevice | None = None,
         devices: DeviceDirectory | None = None,
+        device_copies: DeviceCopies | None = None,
     ) -> None:
         self._server_name = server_name
         self._log = log
         self._rooms = rooms
         self._servers = servers
-        self._memberships = memberships
         self._now_ms = now_ms
         self._typing = typing
         self._presence = presence
         self._to_device = to_device
         self._devices = devices
-        self.keys_changed: Callable[[str, Mapping[str, Any]], None] | None = None
-        """Told of a device or key update (user id, content), for caches of other servers' keys."""
+        self._device_copies = device_copies
         self._kinds: Mapping[str, Callable[[str, Mapping[str, Any]], Awaitable[None]]] = {
             "m.typing": self._on_typing,
             "m.receipt": self._on_receipt,
             "m.presence": self._on_presence,
             "m.direct_to_device": self._on_to_device,
             "m.device_list_update": self._on_device_update,
-            "m.signing_key_update": self._on_device_update,
+            "m.signing_key_update": self._on_signing_keys,
         }
 
     async def edu(self, origin: str, edu_type: str, content: Mapping[str, Any]) -> None:
@@ -160,20 +169,14 @@ class PeerEdus:
                 user_id = self._own(origin, push.get("user_id"))
             except MatrixError:
                 continue
-            if not self._shares_room(user_id):
-                continue
             ago, status = push.get("last_active_ago"), push.get("status_msg")
-            self._presence.remote(
+            self._presence.update(
                 user_id,
                 push["presence"],
                 ago if type(ago) is int and 0 <= ago < 2**53 else None,
                 push.get("currently_active") is True,
                 status[:MAX_STATUS] if isinstance(status, str) else None,
             )
-
-    def _shares_room(self, user_id: str) -> bool:
-        """Whether the user is in any room that we know: nobody here could see others."""
-        return bool(self._memberships.joined_rooms(user_id))
 
     async def _on_to_device(self, origin: str, content: Mapping[str, Any]) -> None:
         sender = self._own(origin, content.get("sender"))
@@ -204,11 +207,11 @@ class PeerEdus:
         return found
 
     async def _on_device_update(self, origin: str, content: Mapping[str, Any]) -> None:
-        """Our users who share a room are told to fetch the keys again, which asks the user's own server."""
         user_id = self._own(origin, content.get("user_id"))
-        if self.keys_changed is not None:
-            self.keys_changed(user_id, content)
-        if self._shares_room(user_id):
-            batch = self._log.begin()
-            device_lists.put_change(batch, user_id)
-            await self._log.append(batch)
+        if self._device_copies is not None:
+            self._device_copies.update(user_id, content)
+
+    async def _on_signing_keys(self, origin: str, content: Mapping[str, Any]) -> None:
+        user_id = self._own(origin, content.get("user_id"))
+        if self._device_copies is not None:
+            self._device_copies.signing_keys(user_id, content)

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from federation.outbound.device_streams import stream_id
 from federation.rules.errors import MatrixError
 from homeserver.accounts.profiles import Profiles
 from homeserver.accounts.tokens import token_hash
@@ -61,11 +62,12 @@ class PeerUsers:
         return True
 
     async def devices(self, user_id: str) -> dict[str, Any]:
-        """Devices with their keys; ``stream_id`` is the position of the last change."""
+        """Devices with their keys, and the version of the list."""
         await self._profiles.get(user_id)
-        stream_id = last_change(self._log, user_id) or 0
+        # Before the keys are read: the list must not be older than the version that it claims to be.
+        version = stream_id(last_change(self._log, user_id) or 0)
         found = (await self._keys.get([user_id])).get(user_id)
-        answer: dict[str, Any] = {"user_id": user_id, "stream_id": stream_id, "devices": []}
+        answer: dict[str, Any] = {"user_id": user_id, "stream_id": version, "devices": []}
         if found is None:
             return answer
         for device_id, keys in found.devices.items():

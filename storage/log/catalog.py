@@ -60,6 +60,8 @@ PUBLISHED_ROOMS = Table(28, "published_rooms", "str room_id", "room_id utf-8")
 REDACTIONS_AHEAD = Table(29, "redactions_ahead", "str event_id", "msgpack: ids of redactions that came before it")
 OUTBOUND_MESSAGES = Table(30, "outbound_messages", "str server, position u64", "to-device EDU content, JSON bytes")
 BLOCKED_ROOMS = Table(31, "blocked_rooms", "str room_id", "room_id utf-8, NUL, why nobody may enter, utf-8")
+REMOTE_DEVICES = Table(32, "remote_devices", "str user_id", "msgpack row: devices and keys of another server's user")
+REQUEST_BACK_OFFS = Table(33, "request_back_offs", "str server", "msgpack row: why requests to it wait, until when")
 
 TABLES: Final[tuple[Table, ...]] = (
     META,
@@ -94,4 +96,6 @@ TABLES: Final[tuple[Table, ...]] = (
     REDACTIONS_AHEAD,
     OUTBOUND_MESSAGES,
     BLOCKED_ROOMS,
+    REMOTE_DEVICES,
+    REQUEST_BACK_OFFS,
 )

@@ -6,8 +6,8 @@ changes are seen by one person alone (what they signed of other people's keys); 
 
 from collections.abc import Iterator
 
-from storage.log.append import Batch, Kind
-from storage.log.catalog import DEVICE_LIST_POSITIONS, DEVICE_LISTS
+from storage.log.append import Batch, Kind, unpack_entry
+from storage.log.catalog import DEVICE_LIST_POSITIONS, DEVICE_LISTS, LOG
 from storage.log.keys import from_u64, part, u64
 from storage.log.view import Snapshot, View
 
@@ -41,6 +41,13 @@ def changes_between(snapshot: Snapshot, after: int, upto: int) -> Iterator[tuple
     for _, value in snapshot.range(DEVICE_LIST_POSITIONS, u64(after + 1), u64(upto + 1)):
         user_id, _, viewer = value.partition(_SEPARATOR)
         yield user_id.decode(), viewer.decode() or None
+
+
+def last_changed_device(view: View, user_id: str) -> tuple[int, str]:
+    """The position of a user's last change and the device that changed, empty when it was not a single one."""
+    position = last_change(view, user_id) or 0
+    entry = view.get(LOG, u64(position))
+    return position, "" if entry is None else unpack_entry(position, entry).device_id
 
 
 def last_change(view: View, user_id: str) -> int | None:

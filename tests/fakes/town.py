@@ -327,7 +327,7 @@ class Twin:
         )
         self.typed: list[tuple[str, str]] = []
         self.edus = PeerEdus(
-            name, self.log, self.rooms, federated.servers, self.memberships, town.now_ms, typing=self  # type: ignore[arg-type]
+            name, self.log, self.rooms, federated.servers, town.now_ms, typing=self  # type: ignore[arg-type]
         )
         overviews = Overviews()
         directory = PeerDirectory(

@@ -42,7 +42,7 @@ class Key:
 class Here:
     def __init__(self, database: Database) -> None:
         keys, counts = KeyCache(database), KeyCountCache(database)
-        self.cross_signing = CrossSigning(database, keys, self)
+        self.cross_signing = CrossSigning(database, keys, self, self.remote_masters)
         self.publisher = KeyPublisher(database, keys, counts, self, lambda user_id, device_id: None)
         self.lookup = KeyLookup("here", database, keys, counts, NoRemoteKeys(), lambda user_id, device_id: None)
 
