@@ -78,16 +78,15 @@ class PeerDevices:
     def store(self, user_id: str, found: DeviceList, marks: int) -> RemoteDevices:
         """Take a whole list over that was asked for when the row had ``marks`` marks (0 for no row).
 
-        Updates that came meanwhile may or may not be in it: then the row stays stale.
+        Updates that came meanwhile may or may not be in it: then the row stays stale. Clients hear of a list that was not
+        known as well: some may have asked for it in vain.
         """
-        before = self.get(user_id)
+        before = self.get(user_id) or RemoteDevices(user_id)
         row = RemoteDevices(user_id, found.devices, found.master, found.self_signing, loaded=True)
-        if before is not None:
-            row.streams, row.marks, row.stale = before.streams, before.marks, before.marks != marks
+        row.streams, row.marks, row.stale = before.streams, before.marks, before.marks != marks
         if found.stream_id is not None and found.stream_id not in row.streams:
             row.streams = [*row.streams, found.stream_id][-MAX_STREAMS:]
-        # Whoever asks for a list that nobody here knew has heard of the user already.
-        self._write(row, tell=before is not None and not _same(before, row))
+        self._write(row, tell=not _same(before, row))
         if row.stale:
             self.on_stale(user_id)
         return row
