@@ -61,7 +61,6 @@ REDACTIONS_AHEAD = Table(29, "redactions_ahead", "str event_id", "msgpack: ids o
 OUTBOUND_MESSAGES = Table(30, "outbound_messages", "str server, position u64", "to-device EDU content, JSON bytes")
 BLOCKED_ROOMS = Table(31, "blocked_rooms", "str room_id", "room_id utf-8, NUL, why nobody may enter, utf-8")
 REMOTE_DEVICES = Table(32, "remote_devices", "str user_id", "msgpack row: devices and keys of another server's user")
-REQUEST_BACK_OFFS = Table(33, "request_back_offs", "str server", "msgpack row: why requests to it wait, until when")
 
 TABLES: Final[tuple[Table, ...]] = (
     META,
@@ -97,5 +96,4 @@ TABLES: Final[tuple[Table, ...]] = (
     OUTBOUND_MESSAGES,
     BLOCKED_ROOMS,
     REMOTE_DEVICES,
-    REQUEST_BACK_OFFS,
 )

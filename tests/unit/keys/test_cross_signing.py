@@ -17,8 +17,9 @@ from homeserver.keys.key_cache import KeyCache
 from homeserver.keys.key_counts import KeyCountCache
 from homeserver.keys.lookup import KeyLookup
 from homeserver.keys.publish import KeyPublisher
-from homeserver.keys.remote import NoRemoteKeys
+from homeserver.keys.remote import NoRemoteKeys, RemoteAnswer
 from storage.tables.database import Database
+from storage.tables.one_time_keys import Wanted
 
 ALICE, BOB = "@alice:here", "@bob:here"
 
@@ -42,9 +43,16 @@ class Key:
 class Here:
     def __init__(self, database: Database) -> None:
         keys, counts = KeyCache(database), KeyCountCache(database)
-        self.cross_signing = CrossSigning(database, keys, self, self.remote_masters)
+        self.remote: Any = NoRemoteKeys()
         self.publisher = KeyPublisher(database, keys, counts, self, lambda user_id, device_id: None)
-        self.lookup = KeyLookup("here", database, keys, counts, NoRemoteKeys(), lambda user_id, device_id: None)
+        self.lookup = KeyLookup("here", database, keys, counts, self, lambda user_id, device_id: None)
+        self.cross_signing = CrossSigning(database, keys, self, self.lookup.remote_masters)
+
+    async def query(self, server: str, devices: dict[str, list[str]], timeout_ms: int) -> RemoteAnswer:
+        return await self.remote.query(server, devices, timeout_ms)
+
+    async def claim(self, server: str, wanted: list[Wanted], timeout_ms: int) -> RemoteAnswer:
+        raise NotImplementedError
 
     def drained(self) -> Deferred[None]:
         return succeed(None)

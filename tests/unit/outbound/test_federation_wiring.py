@@ -30,13 +30,13 @@ async def test_it_fits_together(database: Database) -> None:
         world.now_ms,
         world.rooms,
         world.membership,
+        world.memberships,
     )
     assert world.membership.remote is federation.remote
     keys, devices = KeyCache(database), DeviceDirectory(database)
     typing, presence = world.sync.typing, world.sync.presence
     federation.connect(
         feed=world.feed,
-        memberships=world.memberships,
         keys=keys,
         devices=devices,
         typing=typing,
@@ -50,7 +50,6 @@ async def test_it_fits_together(database: Database) -> None:
         lookup=lookup,
         to_device=ToDevice(SERVER, world.log, devices, federation.remote_inboxes),
         devices=devices,
-        memberships=world.memberships,
         aliases=world.aliases,
         public_rooms=PublicRooms(world.log, world.aliases, Overviews()),
         typing=typing,
