@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from homeserver.deadlines import Deadlines
 from storage.log.append import Entry, Kind
 from storage.log.receipts import PRIVATE_REF as PRIVATE
 
@@ -32,16 +33,42 @@ class Audience(Protocol):
         """The rooms that a user is joined to."""
 
 
-class Waiter:
-    """One wait of one device for anything that concerns it."""
+class Waiter(Protocol):
+    """One wait of one device for anything that concerns it. The feed calls one of the two, once."""
 
-    __slots__ = ("deferred", "device_id", "timer", "user_id")
+    user_id: str
+    device_id: str | None
+    deadline: float
+    """When the wait ends at the latest (seconds of the feed's clock)."""
 
-    def __init__(self, user_id: str, device_id: str | None) -> None:
+    def woken(self) -> None:
+        """Something came that may concern the device (it may still turn out to be filtered away)."""
+
+    def expired(self) -> None:
+        """Nothing that was released until now concerns the device."""
+
+
+class _Wait:
+    """A wait that fires a Deferred."""
+
+    __slots__ = ("_feed", "deadline", "deferred", "device_id", "user_id")
+
+    def __init__(self, feed: "Feed", user_id: str, device_id: str | None, deadline: float) -> None:
         self.user_id = user_id
         self.device_id = device_id
-        self.deferred: Deferred[bool] = Deferred()
-        self.timer: IDelayedCall | None = None
+        self.deadline = deadline
+        self.deferred: Deferred[bool] = Deferred(self._cancelled)
+        self._feed = feed
+
+    def _cancelled(self, _: Deferred[bool]) -> None:
+        self._feed.remove(self)
+
+    def woken(self) -> None:
+        if not self.deferred.called:  # it may have been cancelled when it was about to be woken
+            self.deferred.callback(True)
+
+    def expired(self) -> None:
+        self.deferred.callback(False)
 
 
 class Feed:
@@ -56,6 +83,7 @@ class Feed:
         self._floor = position
         self._followers: list[Follower] = []
         self._waiting: dict[str, set[Waiter]] = {}
+        self._deadlines = Deadlines(clock, self._expire)
         self._log = Logger()
         self.start_position = position
         self.position = position
@@ -109,15 +137,33 @@ class Feed:
         """
         if self.position > after:
             return succeed(True)
-        waiter = Waiter(user_id, device_id)
-        waiter.deferred = Deferred(lambda _: self._dismiss(waiter))
-        waiter.timer = self._clock.callLater(max(0.0, timeout), self._expire, waiter)
-        self._waiting.setdefault(user_id, set()).add(waiter)
-        return waiter.deferred
+        wait = _Wait(self, user_id, device_id, self._clock.seconds() + max(0.0, timeout))
+        self.add(wait)
+        return wait.deferred
+
+    def add(self, waiter: Waiter) -> None:
+        """Wake this one when something after the present position may concern it."""
+        waiters = self._waiting.get(waiter.user_id)
+        if waiters is None:
+            self._waiting[waiter.user_id] = {waiter}
+        else:
+            waiters.add(waiter)
+        self._deadlines.add(waiter)
+
+    def remove(self, waiter: Waiter) -> bool:
+        """End a wait, nothing is called; False when it had ended before."""
+        waiters = self._waiting.get(waiter.user_id)
+        if waiters is None or waiter not in waiters:
+            return False
+        waiters.discard(waiter)
+        if not waiters:
+            del self._waiting[waiter.user_id]
+        self._deadlines.remove(waiter)
+        return True
 
     def wake_user(self, user_id: str) -> None:
         """End every wait of a user, for instance because their session was revoked."""
-        self._fire(list(self._waiting.get(user_id, ())))
+        self._fire([waiter for waiter in list(self._waiting.get(user_id, ())) if self.remove(waiter)])
 
     @property
     def waiting(self) -> int:
@@ -150,7 +196,8 @@ class Feed:
                 for waiter in waiting.get(user_id, ()):
                     if not device_id or waiter.device_id == device_id:
                         woken[waiter] = None
-        self._fire(list(woken))
+        # All leave the list now: one whose turn comes later must not be told meanwhile that nothing came.
+        self._fire([waiter for waiter in woken if self.remove(waiter)])
 
     def concerned(self, entry: Entry, candidates: Set[str]) -> Iterable[str]:
         """Which of the candidates (a set of user ids, or a dict's keys) an entry concerns."""
@@ -176,31 +223,13 @@ class Feed:
 
     def _fire(self, waiters: list[Waiter]) -> None:
         for waiter in waiters[:WAKE_CHUNK]:
-            if self._forget(waiter):
-                waiter.deferred.callback(True)
+            waiter.woken()
         if len(waiters) > WAKE_CHUNK:
             self._clock.callLater(0, self._fire, waiters[WAKE_CHUNK:])
 
     def _expire(self, waiter: Waiter) -> None:
-        waiter.timer = None
-        if self._forget(waiter):
-            waiter.deferred.callback(False)
-
-    def _dismiss(self, waiter: Waiter) -> None:
-        """The wait was cancelled."""
-        self._forget(waiter)
-
-    def _forget(self, waiter: Waiter) -> bool:
-        """Take a waiter off the list; False when it was not on it."""
-        waiters = self._waiting.get(waiter.user_id)
-        if waiters is None or waiter not in waiters:
-            return False
-        waiters.discard(waiter)
-        if not waiters:
-            del self._waiting[waiter.user_id]
-        if waiter.timer is not None and waiter.timer.active():
-            waiter.timer.cancel()
-        return True
+        if self.remove(waiter):
+            waiter.expired()
 
 
 _DEVICE_KINDS = frozenset({Kind.TO_DEVICE, Kind.KEY_COUNTS})

@@ -135,10 +135,43 @@ class Body:
             lists = {"changed": list(self.devices_changed), "left": list(self.devices_left)}
             parts.append(b'"device_lists":' + orjson.dumps(lists))
         if self.key_counts is not None:
-            parts.append(b'"device_one_time_keys_count":' + orjson.dumps(dict(self.key_counts)))
-        if self.fallback_types is not None:
-            parts.append(b'"device_unused_fallback_key_types":' + orjson.dumps(list(self.fallback_types)))
+            parts.append(key_counts(self.key_counts, self.fallback_types or ()))
         return b",".join(parts) + b"}"
+
+
+@dataclass(slots=True)
+class SharedBody:
+    """An answer of parts that many readers are given alike; ``rooms`` are the joined ones, see `keyed_room`."""
+
+    next_batch: str
+    rooms: Sequence[bytes]
+    key_counts: bytes
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing in it that a waiting client should be woken for."""
+        return not self.rooms
+
+    def dump(self) -> bytes:
+        """The answer as JSON bytes."""
+        rooms = b'"rooms":{"join":{%b}},' % b",".join(self.rooms) if self.rooms else b""
+        return b'{"next_batch":"%b",%b%b}' % (self.next_batch.encode(), rooms, self.key_counts)
+
+
+AnyBody = Body | SharedBody
+
+
+def keyed_room(room_id: str, room: bytes) -> bytes:
+    """One entry of ``rooms.join`` with its key."""
+    return orjson.dumps(room_id) + b":" + room
+
+
+def key_counts(one_time: Mapping[str, int], unused_fallback: Sequence[str]) -> bytes:
+    """``device_one_time_keys_count`` and ``device_unused_fallback_key_types``, as members of an object."""
+    return b'"device_one_time_keys_count":%b,"device_unused_fallback_key_types":%b' % (
+        orjson.dumps(dict(one_time)),
+        orjson.dumps(list(unused_fallback)),
+    )
 
 
 def stripped_room(key: str, parts: Iterable[bytes]) -> bytes:
@@ -203,7 +236,7 @@ def sync_frame(body: bytes) -> bytes:
 
 
 def _keyed(section: Mapping[str, bytes]) -> bytes:
-    return b"{%b}" % b",".join(orjson.dumps(key) + b":" + value for key, value in section.items())
+    return b"{%b}" % b",".join([keyed_room(room_id, room) for room_id, room in section.items()])
 
 
 def _optional(name: bytes, value: bytes | None) -> bytes:

@@ -4,18 +4,17 @@ Specification: Client-Server API, "GET /_matrix/client/v3/sync" (``timeout``).
 """
 
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from federation.rules.errors import MatrixError
 from homeserver.feed import Feed
-from homeserver.sync.assemble import Body
-from homeserver.sync.quick import QuickReader
-from homeserver.sync.reader import SyncReader
+from homeserver.sync.assemble import AnyBody
+from homeserver.sync.quick import QuickReader, QuickReading
+from homeserver.sync.reader import Reading, SyncReader
 from homeserver.sync.scope import SyncRequest
 from homeserver.sync.tokens import Since, sync_token
 from homeserver.web.call import Call
@@ -29,23 +28,43 @@ MAX_EMPTIED = 20_000
 """Devices whose inbox is known to be empty."""
 
 
+AnyReading = Reading | QuickReading
+
+
 class _Poll:
     """One request that waits. ``ended`` once its caller has gone, its session is over or the server stops."""
 
-    __slots__ = ("device_id", "ended", "revoked", "token_id", "wait")
+    __slots__ = (
+        "answer", "deadline", "device_id", "ended", "longpoll", "reading", "request", "revoked", "token_id", "user_id",
+    )  # fmt: skip
 
-    def __init__(self, device_id: str | None, token_id: object) -> None:
-        self.device_id = device_id
+    def __init__(
+        self, longpoll: "LongPoll", request: SyncRequest, deadline: float, token_id: object, reading: AnyReading
+    ) -> None:
+        self.longpoll = longpoll
+        self.request = request
+        self.user_id = request.user_id
+        self.device_id = request.device_id
+        self.deadline = deadline
         self.token_id = token_id
+        self.reading = reading
         self.ended = False
         self.revoked = False
-        self.wait: Deferred[bool] | None = None
+        self.answer: Deferred[AnyBody] = Deferred()
 
     def end(self) -> None:
         """Stop waiting and answer with what there is."""
-        self.ended = True
-        if self.wait is not None:
-            self.wait.cancel()
+        if not self.ended:
+            self.ended = True
+            self.longpoll.ended(self)
+
+    def woken(self) -> None:
+        """Something came: read what it is."""
+        self.longpoll.woken(self)
+
+    def expired(self) -> None:
+        """The time is over."""
+        self.longpoll.expired(self)
 
 
 class LongPoll:
@@ -59,50 +78,100 @@ class LongPoll:
         self._clock = clock
         self._polls: dict[str, set[_Poll]] = {}
         self._emptied: OrderedDict[tuple[str, str], int] = OrderedDict()
-        self._report = Logger()
 
-    async def answer(self, request: SyncRequest, timeout_ms: int, call: Call) -> Body:
-        """The answer to a sync, at the latest after ``timeout_ms``.
+    def answer(self, request: SyncRequest, timeout_ms: int, call: Call) -> "AnyBody | Deferred[AnyBody]":
+        """The answer to a sync, at the latest after ``timeout_ms``; at once where it is there.
 
-        Raises MatrixError 401 ``M_UNKNOWN_TOKEN`` when the session ends meanwhile.
+        Fails with MatrixError 401 ``M_UNKNOWN_TOKEN`` when the session ends meanwhile.
         """
         self._acknowledge(request)
-        deadline = self._clock.seconds() + min(timeout_ms, MAX_TIMEOUT_MS) / 1000
-        reading = self._quick.read(request) or await self._reader.read(request)
-        may_wait = timeout_ms > 0 and request.since is not None and not request.full_state
-        if not may_wait or not reading.body.empty:
-            return reading.body
-        poll = _Poll(request.device_id, call.requester.token_id)
-        polls = self._polls.setdefault(request.user_id, set())
-        polls.add(poll)
+        reading = self._quick.read(request)
+        if reading is None:
+            return Deferred.fromCoroutine(self._answer_read(request, timeout_ms, call))
+        if reading.body.empty and _may_wait(request, timeout_ms):
+            return self._wait(request, self._deadline(timeout_ms), call, reading)
+        return reading.body
+
+    async def _answer_read(self, request: SyncRequest, timeout_ms: int, call: Call) -> AnyBody:
+        deadline = self._deadline(timeout_ms)
+        reading = await self._reader.read(request)
+        if reading.body.empty and _may_wait(request, timeout_ms):
+            return await self._wait(request, deadline, call, reading)
+        return reading.body
+
+    def _deadline(self, timeout_ms: int) -> float:
+        return self._clock.seconds() + min(timeout_ms, MAX_TIMEOUT_MS) / 1000
+
+    def _wait(self, request: SyncRequest, deadline: float, call: Call, reading: AnyReading) -> "Deferred[AnyBody]":
+        poll = _Poll(self, request, deadline, call.requester.token_id, reading)
+        polls = self._polls.get(request.user_id)
+        if polls is None:
+            self._polls[request.user_id] = {poll}
+        else:
+            polls.add(poll)
+        self._go_on(poll, reading)
         call.on_closed(poll.end)
         call.on_stopping(poll.end)
+        return poll.answer
+
+    # Plain calls rather than a coroutine: whoever types wakes everybody in the room, and half of the time went into
+    # the chain of awaits.
+
+    def _go_on(self, poll: _Poll, reading: AnyReading) -> None:
+        """Wait on, unless there is an answer."""
+        poll.reading = reading
+        if not reading.body.empty or poll.ended:
+            self._finish(poll)
+        elif self._feed.position > reading.position:
+            self.woken(poll)  # something came while this was read
+        else:
+            self._feed.add(poll)
+
+    def woken(self, poll: _Poll) -> None:
+        """Something came that may concern the poll."""
+        if poll.ended:
+            self._finish(poll)
+            return
+        # What was empty need not be looked at again: go on from there.
+        position = poll.reading.position
+        poll.request = request = poll.request._replace(since=Since(position, position))
         try:
-            while reading.body.empty and not poll.ended:
-                remaining = deadline - self._clock.seconds()
-                if remaining <= 0:
-                    break
-                poll.wait = self._feed.wait(request.user_id, request.device_id, reading.position, remaining)
-                try:
-                    woken = await poll.wait
-                except CancelledError:
-                    break
-                if not woken:
-                    # Nothing that was released meanwhile concerns the device: its next sync need not look at it.
-                    reading.body.next_batch = sync_token(self._log.epoch, self._log.position)
-                    break
-                if poll.ended:
-                    break
-                # What was empty need not be looked at again: go on from there.
-                request = replace(request, since=Since(reading.position, reading.position))
-                reading = self._quick.read(request) or await self._reader.read(request)
-        finally:
-            polls.discard(poll)
-            if not polls and self._polls.get(request.user_id) is polls:
-                del self._polls[request.user_id]
+            reading = self._quick.read(request)
+        except Exception:
+            self._fail(Failure(), poll)
+            return
+        if reading is not None:
+            self._go_on(poll, reading)
+        else:
+            read = Deferred.fromCoroutine(self._reader.read(request))
+            read.addCallback(lambda reading: self._go_on(poll, reading)).addErrback(self._fail, poll)
+
+    def expired(self, poll: _Poll) -> None:
+        """Nothing that was released meanwhile concerns the device: its next sync need not look at it."""
+        poll.reading.body.next_batch = sync_token(self._log.epoch, self._log.position)
+        self._finish(poll)
+
+    def ended(self, poll: _Poll) -> None:
+        """The poll has to be answered now. One that is being read is answered after that."""
+        if self._feed.remove(poll):
+            self._finish(poll)
+
+    def _finish(self, poll: _Poll) -> None:
+        self._forget(poll)
         if poll.revoked:
-            raise MatrixError(401, "M_UNKNOWN_TOKEN", "The session has ended")
-        return reading.body
+            poll.answer.errback(MatrixError(401, "M_UNKNOWN_TOKEN", "The session has ended"))
+        else:
+            poll.answer.callback(poll.reading.body)
+
+    def _fail(self, failure: Failure, poll: _Poll) -> None:
+        self._forget(poll)
+        poll.answer.errback(failure)
+
+    def _forget(self, poll: _Poll) -> None:
+        polls = self._polls[poll.user_id]
+        polls.discard(poll)
+        if not polls:
+            del self._polls[poll.user_id]
 
     def _acknowledge(self, request: SyncRequest) -> None:
         """Like `acknowledge`, but looks into an inbox only when a message may be in it."""
@@ -130,6 +199,10 @@ class LongPoll:
         """An account was locked: its long polls end, and the next request hears why. Observer of the authenticator."""
         for poll in list(self._polls.get(user_id, ())):
             poll.end()
+
+
+def _may_wait(request: SyncRequest, timeout_ms: int) -> bool:
+    return timeout_ms > 0 and request.since is not None and not request.full_state
 
 
 def acknowledge(log: Log, request: SyncRequest) -> bool:

@@ -5,14 +5,16 @@ The section of the room is built once and handed to all of them. Whatever differ
 unread counts, account data, the reader's own receipts, ignored users, filters) is left to `SyncReader`.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from homeserver.feed import PRIVATE, Feed
 from homeserver.rooms.memberships import Memberships
-from homeserver.sync.assemble import Body
+from homeserver.sync import assemble
+from homeserver.sync.assemble import SharedBody
 from homeserver.sync.changes import SCAN, RoomChanges
 from homeserver.sync.ignored import IgnoredUsers
-from homeserver.sync.reader import KeyCountSource, Reading
+from homeserver.sync.reader import KeyCountSource
 from homeserver.sync.room_sections import RoomSections
 from homeserver.sync.scope import Scope, SyncRequest
 from homeserver.sync.tokens import sync_token
@@ -23,10 +25,18 @@ MAX_STRETCHES = 1_000
 """Positions from which waiting devices go on, for which the news is remembered."""
 
 
+class QuickReading(NamedTuple):
+    """An answer and the position that it was read at."""
+
+    body: SharedBody
+    position: int
+
+
 class News:
     """What was released after one position. ``own`` are the users with something that is not for all.
 
-    ``sections`` are rooms as JSON bytes, by room and form of the state; None is a room without anything to tell.
+    ``sections`` are rooms as JSON bytes with their keys, by room and form of the state; None is a room without
+    anything to tell.
     """
 
     __slots__ = ("own", "rooms", "sections")
@@ -58,7 +68,7 @@ class QuickReader:
         self._upto = -1
         self._news: dict[int, News | None] = {}
 
-    def read(self, request: SyncRequest) -> Reading | None:
+    def read(self, request: SyncRequest) -> QuickReading | None:
         """The answer as of now, the same that `SyncReader.read` gives; None when that has to be asked."""
         since, device_id = request.since, request.device_id
         if since is None or device_id is None or request.full_state or since.inbox < since.position:
@@ -67,28 +77,28 @@ class QuickReader:
         if counts is None:
             return None
         upto = self._log.position
-        body = Body(sync_token(self._log.epoch, upto))
-        body.key_counts, body.fallback_types = counts
-        if since.position != upto and not self._read_rooms(request, since.position, upto, body):
+        rooms = _NO_ROOMS if since.position == upto else self._rooms_after(request, since.position, upto)
+        if rooms is None:
             return None
-        return Reading(body, upto)
+        return QuickReading(SharedBody(sync_token(self._log.epoch, upto), rooms, assemble.key_counts(*counts)), upto)
 
-    def _read_rooms(self, request: SyncRequest, after: int, upto: int, body: Body) -> bool:
-        """Fill in the rooms; False when something is new that is not for all."""
+    def _rooms_after(self, request: SyncRequest, after: int, upto: int) -> Sequence[bytes] | None:
+        """The rooms with news; None when something is new that is not for all."""
         news = self._news_after(after, upto)
         if news is None or request.user_id in news.own:
-            return False
+            return None
         joined = self._memberships.joined_rooms(request.user_id)
+        rooms: list[bytes] = []
         for room_id, changes in news.rooms.items():
             record = joined.get(room_id)
             if record is None:
                 continue
             if not request.filter.plain or record.position > after or self._ignored.known(request.user_id) != _NOBODY:
-                return False
+                return None
             section = self._section(request, news, record, changes, upto)
             if section is not None:
-                body.join[room_id] = section
-        return True
+                rooms.append(section)
+        return rooms
 
     def _news_after(self, after: int, upto: int) -> News | None:
         if self._upto != upto:
@@ -129,14 +139,19 @@ class QuickReader:
         self, request: SyncRequest, news: News, record: MembershipRecord, changes: RoomChanges, upto: int
     ) -> bytes | None:
         key = (record.room_id, request.use_state_after)
-        if key not in news.sections:
+        try:
+            return news.sections[key]
+        except KeyError:
             with self._log.snapshot() as view:
                 scope: Any = Scope(request, view, self._log.epoch, upto, _NOBODY)
                 result = self._rooms.joined(scope, record, changes, None)
-            shown = result is not None and not result.nothing
-            news.sections[key] = result.section.dump() if result is not None and shown else None
-        return news.sections[key]
+            section = None
+            if result is not None and not result.nothing:
+                section = assemble.keyed_room(record.room_id, result.section.dump())
+            news.sections[key] = section
+            return section
 
 
+_NO_ROOMS: Sequence[bytes] = ()
 _NOBODY: frozenset[str] = frozenset()
 _PERSONAL = frozenset({Kind.ACCOUNT_DATA, Kind.TO_DEVICE, Kind.KEY_COUNTS})

@@ -1,7 +1,6 @@
 """One reading of the log for one sync: who reads, what they want, and the snapshot they read from."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -12,8 +11,7 @@ from storage.log.state_map import StateMap
 from storage.log.view import Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class SyncRequest:
+class SyncRequest(NamedTuple):
     """What a client asks for. ``since`` None is a sync from the beginning; times are milliseconds."""
 
     user_id: str

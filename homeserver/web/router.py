@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from federation.rules.errors import MatrixError
 from homeserver.web.call import Answer, Call, Requester, error_answer
@@ -96,6 +97,8 @@ class Router:
                 return Answer(200, result)
             if isinstance(result, Answer):
                 return result
+            if isinstance(result, Deferred):
+                return result.addCallbacks(_as_answer, _refusal, errbackArgs=(call,))
             return Deferred.fromCoroutine(self._finish(call, result))
         except MatrixError as error:
             return error_answer(error)
@@ -151,7 +154,16 @@ class Router:
             return error_answer(error)
         except Exception as error:
             return fault_answer(call, error)
-        return result if isinstance(result, Answer) else Answer(200, result)
+        return _as_answer(result)
+
+
+def _as_answer(result: Any) -> Answer:
+    return result if isinstance(result, Answer) else Answer(200, result)
+
+
+def _refusal(failure: Failure, call: Call) -> Answer:
+    error = failure.value
+    return error_answer(error) if isinstance(error, MatrixError) else fault_answer(call, error)
 
 
 def admit(call: Call, auth: Auth, requester: Requester) -> None:

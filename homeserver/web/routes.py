@@ -34,7 +34,7 @@ class Auth(Enum):
 class Route:
     """One operation. `path` is the specification's full path, ``/_matrix/client/v3/rooms/{roomId}/leave``.
 
-    `handler` takes the `Call` and returns a dict (200) or an `Answer`, or a coroutine of them. `limit`
+    `handler` takes the `Call` and returns a dict (200) or an `Answer`, or a coroutine or Deferred of them. `limit`
     names the rate limit that each call takes a token from, by user or, without one, by address.
     `body_limit` is in bytes, None for the server's usual one. `aliases` are further full paths with the
     same parameters (unstable prefixes, older versions).

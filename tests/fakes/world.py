@@ -4,7 +4,7 @@ import json
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred, maybeDeferred
 from twisted.internet.task import Clock
 
 from federation.rules.power_levels import PowerLevels
@@ -191,7 +191,7 @@ class Polling:
         self.error: Any = None
         self.call = Call("GET", "/_matrix/client/v3/sync", {})
         self.call.sender = world.who(user)
-        work = ensureDeferred(world.sync.longpoll.answer(request, timeout_ms, self.call))
+        work = maybeDeferred(world.sync.longpoll.answer, request, timeout_ms, self.call)
         work.addCallbacks(self._answered, self._refused)
         for _ in range(20):
             world.clock.advance(0)

@@ -116,6 +116,27 @@ def test_a_crowd_is_woken_over_several_turns() -> None:
     assert sum(map(len, waits)) == 3 * WAKE_CHUNK
 
 
+def test_nobody_in_a_crowd_is_told_that_nothing_came() -> None:
+    """Those whose time is over in the turn in which they are woken have something to read all the same."""
+    users = {f"u{n}" for n in range(3 * WAKE_CHUNK)}
+    feed, clock = make(r=users)
+    waits = [outcome(feed.wait(user, "D", 10, 5)) for user in users]
+    clock.callLater(4.9, feed.release, 11, [Entry(11, Kind.EVENT, "r")])
+    clock.advance(5.5)
+    clock.pump([0, 0, 0])
+    assert waits == [[True]] * len(users)
+
+
+def test_waits_end_each_in_its_time() -> None:
+    feed, clock = make(r={"a"})
+    ends: list[float] = []
+    for seconds in (3.0, 1.0, 2.04, 2.0, 0.0):
+        feed.wait("a", "D", 10, seconds).addCallback(lambda _: ends.append(clock.seconds()))
+    clock.pump([0.05] * 70)
+    assert ends == pytest.approx([0.05, 1.0, 2.0, 2.1, 3.0], abs=0.051)
+    assert clock.getDelayedCalls() == []
+
+
 def test_followers_hear_first_and_one_that_fails_fails_alone() -> None:
     feed, _ = make(r={"a"})
     heard: list[str] = []

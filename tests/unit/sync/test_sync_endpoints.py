@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from twisted.internet.defer import Deferred, maybeDeferred
 
 from federation.rules.errors import MatrixError
 from homeserver.client.filter import Filter
@@ -17,7 +18,7 @@ from homeserver.client.typing import TypingNotifications
 from homeserver.sync.filter_store import MAX_FILTERS, FilterStore
 from homeserver.web.call import Call
 from storage.tables.database import Database
-from tests.fakes.world import World
+from tests.fakes.world import World, bodies
 
 
 @pytest.fixture
@@ -135,8 +136,32 @@ def test_sync_refuses_bad_parameters(world: World, query: str) -> None:
 def test_sync_clamps_an_endless_time_out(world: World) -> None:
     filters = FilterStore(None)  # type: ignore[arg-type]
     endpoint = Sync(world.log, world.sync.longpoll, filters, world.sync.presence, world.now_ms)
-    answer = world.run(endpoint.sync(call(world, "a", {}, query=f"?timeout={10**18}")))
-    assert json.loads(answer.encoded())["next_batch"]
+    answer = endpoint.sync(call(world, "a", {}, query=f"?timeout={10**18}"))
+    assert isinstance(answer, Deferred)
+    assert json.loads(world.run(answer).encoded())["next_batch"]
+
+
+def test_a_query_that_was_read_before_asks_for_the_same_with_another_token(world: World) -> None:
+    filters = FilterStore(None)  # type: ignore[arg-type]
+    endpoint = Sync(world.log, world.sync.longpoll, filters, world.sync.presence, world.now_ms)
+    room = world.room("a")
+
+    def synced(query: str) -> dict[str, Any]:
+        return json.loads(world.run(maybeDeferred(endpoint.sync, call(world, "a", {}, query=query))).encoded())
+
+    tokens = [synced("")["next_batch"]]
+    for text in ("one", "two", "three"):
+        world.say("a", room, text)
+        tokens.append(synced("")["next_batch"])
+    limit = "%7B%22room%22:%7B%22timeline%22:%7B%22limit%22:1%7D%7D%7D"
+    for query in ("?since={}&timeout=0", "?timeout=0&since={}", f"?filter={limit}&since={{}}&use_state_after=true"):
+        for place, expected in enumerate((["one", "two", "three"], ["two", "three"], ["three"])):
+            entry = synced(query.format(tokens[place]))["rooms"]["join"][room]
+            wanted = expected[-1:] if "limit" in query else expected
+            assert bodies(entry["timeline"]["events"]) == wanted
+            assert ("state_after" in entry) == ("state_after" in query)
+    with pytest.raises(MatrixError):
+        endpoint.sync(call(world, "a", {}, query="?timeout=0&since=nonsense"))
 
 
 @pytest_twisted.ensureDeferred
