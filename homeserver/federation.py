@@ -3,9 +3,9 @@
 Nobody but `main` uses this. It takes what exists without federation, and introduces the two to each other.
 """
 
-import random
 import secrets
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from nacl.signing import VerifyKey
@@ -19,18 +19,15 @@ from federation.outbound.calls import Calls
 from federation.outbound.queue import Outbound
 from federation.rules.hashes import decode_base64
 from federation.rules.signing import SigningKey
-from federation.wire.addresses import AddressFilter
 from federation.wire.client import FederationClient
 from federation.wire.destinations import InMemoryDestinations
-from federation.wire.dns import SystemDns
 from federation.wire.domains import Domains
-from federation.wire.http import TwistedHttp
 from federation.wire.keyring import KeyRing, Notary
+from federation.wire.network import Network, system_network
 from federation.wire.own_keys import OwnKeys
 from federation.wire.pins import StoredPins
 from federation.wire.request_auth import RequestAuth
 from federation.wire.resolver import Resolver
-from federation.wire.tls import TlsPolicy
 from federation.wire.well_known_fetch import WellKnownFetch
 from homeserver.accounts.profiles import Profiles
 from homeserver.ephemeral.presence import Presence
@@ -104,9 +101,13 @@ class Federation:
         rooms: Rooms,
         membership: Membership,
         memberships: Memberships,
+        chance: Random,
+        network: Network | None = None,
     ) -> None:
+        """``network`` is the way out, the system's by default; ``chance`` spreads what would else happen at once."""
         self._config, self._log, self._database, self._now_ms = config, log, database, now_ms
-        self._reactor = reactor
+        self._reactor, self._chance = reactor, chance
+        self._network = network or system_network(config, reactor)
         name = config.server_name
         self._domains = Domains(config.federation_domain_whitelist, config.federation_domain_denylist)
         self._make_wire(signing_keys)
@@ -130,27 +131,21 @@ class Federation:
         self._engine = rooms
 
     def _make_wire(self, signing_keys: list[SigningKey]) -> None:
-        config, now_ms, reactor = self._config, self._now_ms, self._reactor
-        dns = self._dns = SystemDns(reactor)
-        tls = TlsPolicy(
-            config.federation_verify_certificates,
-            config.federation_certificate_verification_whitelist,
-            config.federation_custom_ca_list,
-        )
-        self._http = TwistedHttp(reactor, dns, tls, AddressFilter(config.federation_ip_range_blacklist))
+        config, now_ms, chance = self._config, self._now_ms, self._chance
+        dns, http = self._network.dns, self._network.http
         policy = config.federation_well_known_policy
         self.resolver = resolver = Resolver(
-            WellKnownFetch(self._http, now_ms, USER_AGENT),
+            WellKnownFetch(http, now_ms, USER_AGENT),
             dns,
             StoredPins(self._database, now_ms),
             lambda server: policy.domains.get(server, policy.default),
             now_ms,
-            random.random,
+            chance.random,
         )
         times = config.federation
         self.back_offs = InMemoryDestinations(
             now_ms,
-            random.random,
+            chance.random,
             times.destination_min_retry_interval,
             times.destination_retry_multiplier,
             times.destination_max_retry_interval,
@@ -160,7 +155,7 @@ class Federation:
             signing_keys[0],
             config.server_name,
             resolver,
-            self._http,
+            http,
             self._domains,
             self._life,
             USER_AGENT,
@@ -202,7 +197,7 @@ class Federation:
             ),
             clock=self._reactor,
             now_ms=self._now_ms,
-            dice=random.random,
+            dice=self._chance.random,
             typing=typing,
             presence=self._presence,
             may_send=self._domains.permit,
@@ -284,5 +279,4 @@ class Federation:
         self.outbound.stop()
         self.rooms.partial.stop()
         self.peer_keys.stop()
-        self._dns.stop()
-        await self._http.close()
+        await self._network.close()

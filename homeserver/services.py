@@ -4,10 +4,12 @@ Several homeservers may live in one process: nothing here or below is kept at mo
 """
 
 from collections.abc import Callable
+from random import Random, SystemRandom
 from typing import Any
 
 from config.schema import Config
 from federation.rules.signing import SigningKey
+from federation.wire.network import Network
 from homeserver.accounts.assembly import Accounts
 from homeserver.accounts.assembly import assemble as assemble_accounts
 from homeserver.accounts.deactivation import ACCOUNT_DEACTIVATED
@@ -56,7 +58,12 @@ class Services:
         database: Database,
         signing_keys: list[SigningKey],
         now_ms: Callable[[], int],
+        *,
+        network: Network | None = None,
+        chance: Random | None = None,
     ) -> None:
+        """``network`` is the way to other servers, ``chance`` the source of random numbers; the system's by default."""
+        chance = chance or SystemRandom()
         self.config = config
         self.reactor = reactor
         self.log = log
@@ -68,7 +75,7 @@ class Services:
         self.feed.follow(self.memberships.follow)
         log.on_release = self.feed.release
         self.accounts: Accounts = assemble_accounts(database, reactor, config, self.limits, now_ms)
-        self.rooms = Rooms(log, config.server_name, signing_keys[0], now_ms)
+        self.rooms = Rooms(log, config.server_name, signing_keys[0], now_ms, chance)
         self.aliases = Aliases(log)
         self.sights = Sights()
         self.reading = Reading(log, self.sights, now_ms)
@@ -83,7 +90,8 @@ class Services:
         self.federation: Federation | None = None
         if config.enable_federation:
             self.federation = Federation(
-                config, reactor, log, database, signing_keys, now_ms, self.rooms, self.membership, self.memberships
+                config, reactor, log, database, signing_keys, now_ms, self.rooms, self.membership, self.memberships,
+                chance, network,
             )
         self._make_keys()
         self.push_rules = PushRules(log)

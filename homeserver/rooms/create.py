@@ -3,8 +3,7 @@
 Client-Server API, "Creation" (POST /createRoom): order of events, presets, defaults.
 """
 
-import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,8 +20,6 @@ MAX_INVITES = 100
 """Invites in one createRoom; each is one event of the same append."""
 
 MAX_INITIAL_STATE = 200
-
-ROOM_ID_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +77,9 @@ class Wish:
 class Create:
     """Makes rooms."""
 
-    def __init__(self, rooms: Rooms, aliases: Aliases, token: Callable[[], str] | None = None) -> None:
+    def __init__(self, rooms: Rooms, aliases: Aliases) -> None:
         self._rooms = rooms
         self._aliases = aliases
-        self._token = token or _room_token
 
     async def create(self, wish: Wish) -> str:
         """Make the room and return its id once all of it is durable.
@@ -163,7 +159,7 @@ class Create:
 
     def new_room_id(self) -> str:
         """A fresh id for a room of a version before 12."""
-        return f"!{self._token()}:{self._rooms.server_name}"
+        return f"!{self._rooms.new_localpart()}:{self._rooms.server_name}"
 
     def _additional_creators(self, wish: Wish, version: RoomVersion) -> list[str]:
         if not version.privileged_creators:
@@ -254,7 +250,3 @@ def _own(item: InitialState) -> bool:
 def topic_content(topic: str) -> dict[str, Any]:
     """Content of m.room.topic with its plain text in both shapes (m.room.topic, "m.topic")."""
     return {"topic": topic, "m.topic": {"m.text": [{"body": topic}]}}
-
-
-def _room_token() -> str:
-    return "".join(secrets.choice(ROOM_ID_ALPHABET) for _ in range(18))

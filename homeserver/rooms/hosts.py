@@ -40,7 +40,8 @@ class Hosts:
             for name in self._told(room_id):
                 counts.setdefault(name, 1)
             counts.pop(self._server_name, None)
-            self._rooms[room_id] = counts
+            # In the order of names: that of a set changes from run to run, and with it what is sent first.
+            counts = self._rooms[room_id] = Counter(dict(sorted(counts.items())))
             if len(self._rooms) > self._max_rooms:
                 self._forget(next(iter(self._rooms)))
         return counts

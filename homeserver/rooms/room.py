@@ -9,10 +9,10 @@ What a turn sees is the write side of the log (`Log.get`): submitted, possibly n
 before it is durable; if a commit fails, the log refuses everything from then on and the server stops.
 """
 
-import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from random import Random, SystemRandom
 from typing import Any
 
 from msgspec import structs
@@ -282,6 +282,9 @@ def stored_form(
     )
 
 
+LOCALPART_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
 class Rooms:
     """All rooms of this server, loaded from the log when somebody needs them."""
 
@@ -294,19 +297,24 @@ class Rooms:
         server_name: str,
         signing_key: SigningKey,
         now_ms: Callable[[], int],
-        event_token: Callable[[], str] | None = None,
+        chance: Random | None = None,
     ) -> None:
+        """``chance`` makes what nobody may guess or meet twice; the system's secure source by default."""
         self.log = log
         self.server_name = server_name
         self._signing_key = signing_key
         self.now_ms = now_ms
-        self._event_token = event_token or (lambda: secrets.token_urlsafe(16))
+        self._chance = chance or SystemRandom()
         self._rooms: OrderedDict[str, Room] = OrderedDict()
         self._events: OrderedDict[str, Event] = OrderedDict()
 
     def settled(self) -> "Deferred[int]":
         """Fires when everything submitted so far is durable: for answers that repeat an earlier one."""
         return self.log.append(self.log.begin())
+
+    def new_localpart(self) -> str:
+        """The random part of a new identifier."""
+        return "".join(self._chance.choice(LOCALPART_ALPHABET) for _ in range(18))
 
     # -- rooms -----------------------------------------------------------------------------------------------------
 
@@ -405,6 +413,6 @@ class Rooms:
             origin_server_ts=self.now_ms() if draft.timestamp is None else draft.timestamp,
             server_name=self.server_name,
             signing_key=self._signing_key,
-            event_id=None if version.hashed_event_ids else f"${self._event_token()}:{self.server_name}",
+            event_id=None if version.hashed_event_ids else f"${self.new_localpart()}:{self.server_name}",
         )
 
