@@ -126,8 +126,9 @@ class Story:
                 site.kill() if what < 0.7 else site.stop()
                 self.internet.clock.callLater(self.chance.expovariate(1 / 20), self.up, site)
         else:
-            steps = [-30 * HOUR_MS, -HOUR_MS, -2_000, 2_000, HOUR_MS, 30 * HOUR_MS, -site.clock_error_ms]
-            site.clock_error_ms += self.chance.choice(steps)
+            error = site.clock_error_ms + self.chance.choice([-30 * HOUR_MS, -HOUR_MS, -2_000, 2_000, HOUR_MS, 11 * HOUR_MS])
+            # Events dated further ahead than the keys that signed them are valid are rightly refused, for good.
+            site.clock_error_ms = min(max(error, -30 * HOUR_MS), 11 * HOUR_MS)
 
     def up(self, site: Site) -> None:
         if not site.up:
