@@ -122,7 +122,7 @@ class Federation:
         self.remote = membership.remote
         self.reads = RemoteReads(self.calls)
         self.hosts = Hosts(name, memberships, told=federated.partial.servers_of)
-        self.peer_keys = PeerKeys(name, log, memberships, self.hosts, self.calls, reactor, now_ms, random.random)
+        self.peer_keys = PeerKeys(name, log, memberships, self.hosts, self.calls, reactor, now_ms, chance.random)
         self.remote_keys = self.peer_keys.remote_keys
         self.remote_inboxes = RemoteQueues(lambda: secrets.token_urlsafe(16), self._domains.permit)
         self._request_auth = RequestAuth(name, self.keys, self._domains, self._life)

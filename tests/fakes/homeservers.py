@@ -46,7 +46,7 @@ class TurnDatabase(Database):
         if self._closed:
             deferred.errback(DatabaseUnavailable("The server is shutting down"))
             return deferred
-        if not self._reactor.alive:  # type: ignore[attr-defined]
+        if not self._reactor.alive:
             return deferred
         result: T | Failure
         try:
@@ -54,8 +54,13 @@ class TurnDatabase(Database):
         except Exception as problem:
             result = Failure(problem)
         outbox, self.worker.outbox_written = self.worker.outbox_written, False
-        self._busy += 1
-        self._reactor.callLater(0, self._deliver, deferred, result, outbox)  # type: ignore[attr-defined]
+
+        def tell() -> None:
+            if outbox and self.on_outbox is not None:
+                self.on_outbox()
+            deferred.callback(result)
+
+        self._reactor.callLater(0, tell)
         return deferred
 
     def close(self) -> "Deferred[None]":
@@ -188,7 +193,9 @@ class Site:
     @property
     def idle(self) -> bool:
         """Whether nothing is on its way to others."""
-        waits = any(peer["waiting"] or peer["behind"] or peer["to_device"] for peer in self.peers())
+        federation = self.services.federation
+        assert federation is not None
+        waits = any(lane.waiting or lane.messages or lane.destination.behind for lane in federation.outbound._lanes.values())
         return not waits and not self._process.under_way
 
     # -- requests ----------------------------------------------------------------------------------------------------
@@ -303,7 +310,7 @@ def settle(internet: Internet, sites: Iterable[Site], seconds: float = 86_400.0)
         internet.step()
         if not internet.due() and all(site.idle for site in sites if site.up):
             return
-    waiting = [peer for site in sites if site.up for peer in site.peers() if peer["waiting"] or peer["behind"]]
+    waiting = [peer for site in sites if site.up and not site.idle for peer in site.peers()]
     raise AssertionError(f"no rest after {seconds:g} seconds: {waiting}")
 
 

@@ -1,5 +1,7 @@
 """Everything of federation is introduced to everything else: it is made, connected, started and stopped."""
 
+from random import Random
+
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.task import Clock
@@ -31,6 +33,7 @@ async def test_it_fits_together(database: Database) -> None:
         world.rooms,
         world.membership,
         world.memberships,
+        Random(1),
     )
     assert world.membership.remote is federation.remote
     keys, devices = KeyCache(database), DeviceDirectory(database)
