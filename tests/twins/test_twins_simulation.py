@@ -2,7 +2,7 @@
 people who do things at random. In the end everybody agrees on state, heads and timeline, and nothing that a client was
 told is sent was lost or doubled.
 
-A failing run prints its seed. ``FOLKMOOT_SEEDS`` says how many seeds the nightly run takes, ``FOLKMOOT_FIRST_SEED`` where
+A failing run prints its seed. ``SEEDS`` says how many seeds the nightly run takes, ``FIRST_SEED`` where
 it begins.
 """
 
@@ -17,8 +17,8 @@ from tests.fakes.homeservers import Homes, Person, Refused, Site, settle
 from tests.fakes.internet import Internet
 
 SEEDS = 200
-NIGHTLY = int(os.environ.get("FOLKMOOT_SEEDS", "2000"))
-FIRST_NIGHTLY = int(os.environ.get("FOLKMOOT_FIRST_SEED", str(SEEDS)))
+NIGHTLY = int(os.environ.get("SEEDS", "2000"))
+FIRST_NIGHTLY = int(os.environ.get("FIRST_SEED", str(SEEDS)))
 STEPS = 40
 OPEN = (84, 114, 151, 153, 190)
 """Seeds that end in disagreement or without rest: faults that are known and not mended yet. Mended, they fail here."""
