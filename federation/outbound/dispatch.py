@@ -30,13 +30,16 @@ class Dispatch:
         log: Log,
         sender: TransactionSender,
         devices: DeviceUpdates,
+        wall_ms: Callable[[], int],
         now_ms: Callable[[], int],
         dice: Callable[[], float],
     ) -> None:
+        """``wall_ms`` is what transactions are dated by, ``now_ms`` what waits are measured by: nobody sets it back."""
         self._server_name = server_name
         self._stream = log
         self._sender = sender
         self._devices = devices
+        self._wall_ms = wall_ms
         self._now_ms = now_ms
         self._dice = dice
         self._txn_id = 0
@@ -132,7 +135,7 @@ class Dispatch:
     # -- making a transaction ----------------------------------------------------------------------------------------
 
     def _empty(self) -> Flight:
-        return Flight(self._new_txn_id(), transaction(self._server_name, self._now_ms(), (), []), 0, 0, (), 0)
+        return Flight(self._new_txn_id(), transaction(self._server_name, self._wall_ms(), (), []), 0, 0, (), 0)
 
     async def _build(self, lane: Lane) -> Flight | None:
         """The next transaction of a lane, None when there is nothing to send."""
@@ -158,7 +161,7 @@ class Dispatch:
             return None
         self.counts["pdus"] += len(pdus)
         self.counts["edus"] += len(edus)
-        body = transaction(self._server_name, self._now_ms(), pdus, edus)
+        body = transaction(self._server_name, self._wall_ms(), pdus, edus)
         positions = tuple(position for position, _ in messages)
         return Flight(self._new_txn_id(), body, last_event, last_device, positions, len(pdus) + len(edus))
 
@@ -203,9 +206,9 @@ class Dispatch:
         return edus
 
     def _new_txn_id(self) -> str:
-        """Digits alone (some servers take nothing else), never given twice, over restarts neither."""
+        """Digits alone (some servers take nothing else), never given twice, after a restart with a clock set back neither."""
         self._txn_id = max(self._txn_id + 1, self._now_ms() * 1000)
-        return str(self._txn_id)
+        return f"{self._txn_id}{int(self._dice() * 1_000_000):06}"
 
     def _submit(self, batch: Batch) -> None:
         self._stream.append(batch).addErrback(lambda failure: _log.warn("not written: {why}", why=failure.value))

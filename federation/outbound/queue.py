@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from federation.outbound.catch_up import Due, missed
-from federation.outbound.destination import Destination, Stored
+from federation.outbound.destination import LONGEST_DELAY_MS, Destination, Stored
 from federation.outbound.dispatch import Dispatch
 from federation.outbound.edus import EduRoutes
 from federation.outbound.lane import DeviceChange, Lane
@@ -70,10 +70,12 @@ class Outbound:
         self._stream = log
         self._hosts = hosts
         self._clock = clock
-        self._now_ms = now_ms
+        # The wall clock of the start, going on with the timers: waits stay as long as they are when somebody sets it.
+        ahead = now_ms() - int(clock.seconds() * 1000)
+        self._now_ms = lambda: int(clock.seconds() * 1000) + ahead
         self._may_send = may_send
         self._lanes: dict[str, Lane] = {}
-        self._dispatch = Dispatch(server_name, log, sender, devices, now_ms, dice)
+        self._dispatch = Dispatch(server_name, log, sender, devices, now_ms, self._now_ms, dice)
         self._sure = DeferredSemaphore(SURE_AT_ONCE)
         self._unsure = DeferredSemaphore(UNSURE_AT_ONCE)
         self._routed = log.position
@@ -96,6 +98,8 @@ class Outbound:
             stored = [msgspec.msgpack.decode(row, type=Stored) for row in rows.all_destinations(snapshot)]
             cursor = follower_cursor(snapshot, CURSOR)
         for number, row in enumerate(stored):
+            # A wait that was written down while the wall clock went ahead is no longer than any other.
+            row.retry_at = min(row.retry_at, now + LONGEST_DELAY_MS)
             lane = Lane(Destination.restored(row), loaded=not row.behind)
             lane.hello = not row.behind
             self._lanes[row.server] = lane

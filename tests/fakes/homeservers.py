@@ -22,6 +22,7 @@ from federation.wire.http import HttpAnswer, HttpFailure
 from homeserver.main import Homeserver
 from homeserver.services import Services
 from homeserver.web.call import Answer, Call
+from storage.log import events as event_log
 from storage.log.append import Log
 from storage.log.view import Rows
 from storage.memory import MemoryStore, open_memory_log
@@ -223,6 +224,11 @@ class Site:
         return answered
 
     # -- what it knows -----------------------------------------------------------------------------------------------
+
+    def soft_failed(self, event_id: str) -> bool:
+        """Whether the server has the event and keeps it from its clients."""
+        record = event_log.event_by_id(self.services.log, event_id)
+        return record is not None and bool(record.flags & event_log.SOFT_FAILED)
 
     def heads(self, room_id: str) -> set[str]:
         return {event_id for event_id, _ in self.services.rooms.get(room_id).meta.extremities}

@@ -89,13 +89,15 @@ class Sending(World):
         self.settle()
         return self
 
-    def again(self, graceful: bool = True) -> "Sending":
+    def again(self, graceful: bool = True, dice: float = 0.5, wall_error_ms: int = 0) -> "Sending":
         """The server after a restart, its peers unchanged."""
         if graceful:
             self.outbound.stop()
         self.settle()
         self.outbound._stopped = True
-        return Sending(self.store, self.clock).begin(self.peers)
+        after = Sending(self.store, self.clock)
+        after.wall_error_ms = wall_error_ms
+        return after.begin(self.peers, dice)
 
     def settle(self, seconds: float = 0) -> None:
         """Let what is due happen, then pass some time in small steps."""

@@ -93,8 +93,10 @@ class World:
     def _power_levels(self, room_id: str) -> PowerLevels:
         return self.rooms.get(room_id).power_levels
 
+    wall_error_ms = 0
+
     def now_ms(self) -> int:
-        return int(self.clock.seconds() * 1000)
+        return int(self.clock.seconds() * 1000) + self.wall_error_ms
 
     def run(self, work: Awaitable[T]) -> T:
         """Let the clock's due calls happen until the work is done."""

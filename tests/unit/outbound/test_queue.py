@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from federation.outbound.destination import LONGEST_DELAY_MS
 from federation.outbound.queue import STARTS_PER_SECOND, UNSURE_AT_ONCE
 from homeserver.keys.remote_inboxes import RemoteQueues
 from storage.log import destinations, device_lists
@@ -105,6 +106,46 @@ def test_e01_back_off_grows_and_survives_a_restart(world: Sending) -> None:
     asked = len(again.peers.asked)
     again.settle(5)
     assert len(again.peers.asked) == asked
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_i15_a_wall_clock_that_is_set_changes_no_wait(world: Sending, hours: int) -> None:
+    room = world.shared("dead")
+    world.peers.dead.add("dead")
+    world.say("a", room, "1")
+    world.settle(1)
+    world.wall_error_ms = hours * 3_600_000
+    world.settle(60)
+    tries = [at for at, server, _ in world.peers.asked if server == "dead"]
+    assert 3 <= len(tries) <= 5
+    world.peers.dead.clear()
+    world.settle(120)
+    assert world.peers.texts("dead") == ["1"]
+
+
+def test_i15_a_restart_with_the_clock_set_back_gives_no_transaction_id_twice(world: Sending) -> None:
+    room = world.shared("one")
+    world.settle(60)
+    world.say("a", room, "1")
+    world.settle(1)
+    before = {txn_id for _, _, txn_id in world.peers.asked}
+    again = world.again(dice=0.25, wall_error_ms=-61_000)
+    again.settle(60)
+    again.say("a", room, "2")
+    again.settle(1)
+    assert again.peers.texts("one") == ["1", "2"]
+    assert len({txn_id for _, _, txn_id in again.peers.asked}) == len(again.peers.asked) > len(before)
+
+
+def test_i15_a_wait_written_down_with_a_clock_ahead_is_no_longer_than_any_other(world: Sending) -> None:
+    room = world.shared("dead")
+    world.peers.dead.add("dead")
+    world.say("a", room, "1")
+    world.settle(1)
+    again = world.again(wall_error_ms=-30 * HOURS * 1000)
+    again.peers.dead.clear()
+    again.settle(1.3 * LONGEST_DELAY_MS / 1000)
+    assert again.peers.texts("dead") == ["1"]
 
 
 @pytest.mark.parametrize("graceful", [True, False])
