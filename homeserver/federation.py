@@ -278,5 +278,6 @@ class Federation:
         """Write down what is left to send, before the log is closed; close the connections."""
         self.outbound.stop()
         self.rooms.partial.stop()
+        self.rooms.receive.untaken.stop()
         self.peer_keys.stop()
         await self._network.close()

@@ -6,7 +6,8 @@ room rests for a while.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
 
 from federation.rules.auth import check_auth
 from federation.rules.auth_events import AuthError
@@ -30,8 +31,8 @@ MAX_STATE = 200_000
 MAX_CHAIN = 50_000
 FREE_FAILURES = 1
 """Fetches that may lead nowhere before the room rests: one event that cannot be had is no flood."""
-REST_MS = 30_000
-MAX_REST_MS = 10 * 60_000
+REST_SECONDS = 30.0
+MAX_REST_SECONDS = 600.0
 MAX_RESTING = 10_000
 
 
@@ -46,7 +47,7 @@ class Gaps:
         checking: Checking,
         outliers: Outliers,
         peers: Peers,
-        now_ms: Callable[[], int],
+        clock: IReactorTime,
     ) -> None:
         self._rooms = rooms
         self._states = states
@@ -54,8 +55,8 @@ class Gaps:
         self._checking = checking
         self._outliers = outliers
         self._peers = peers
-        self._now_ms = now_ms
-        self._resting: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
+        self._clock = clock
+        self._resting: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
     async def fill(self, origin: str, room_id: str, event: Event) -> dict[str, bytes]:
         """Fetch what `event` needs to be placed; the states after those predecessors that stay unknown.
@@ -63,7 +64,7 @@ class Gaps:
         MatrixError when it cannot be had, or when this origin's last attempts in this room failed a moment ago.
         """
         rest = self._resting.get((origin, room_id))
-        if rest is not None and self._now_ms() < rest[0]:
+        if rest is not None and self._clock.seconds() < rest[0]:
             raise MatrixError(404, "M_NOT_FOUND", "The events before this one are not known")
         try:
             states = await self._fill(origin, room_id, event)
@@ -77,8 +78,8 @@ class Gaps:
         key = (origin, room_id)
         _, failures = self._resting.get(key, (0, 0))
         over = failures - FREE_FAILURES
-        length = 0 if over < 0 else min(REST_MS << min(over, 10), MAX_REST_MS)
-        self._resting[key] = (self._now_ms() + length, failures + 1)
+        length = 0.0 if over < 0 else min(REST_SECONDS * 2 ** min(over, 10), MAX_REST_SECONDS)
+        self._resting[key] = (self._clock.seconds() + length, failures + 1)
         self._resting.move_to_end(key)
         if len(self._resting) > MAX_RESTING:
             self._resting.popitem(last=False)

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock, gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from federation.rules.errors import MatrixError
@@ -25,6 +26,7 @@ from homeserver.rooms.gaps import Gaps
 from homeserver.rooms.place import Place, Placed, Verdict
 from homeserver.rooms.room import Room, Rooms
 from homeserver.rooms.servers import Servers
+from homeserver.rooms.untaken import Untaken
 
 MAX_WAITING = 100
 """Transactions that wait for one room; more are refused, their senders will repeat them."""
@@ -51,6 +53,7 @@ class Receive:
         place: Place,
         gaps: Gaps,
         extremities: Extremities,
+        clock: IReactorTime,
     ) -> None:
         self._rooms = rooms
         self._servers = servers
@@ -59,6 +62,7 @@ class Receive:
         self._gaps = gaps
         self._extremities = extremities
         self._queues: dict[str, _Queue] = {}
+        self.untaken = Untaken(clock, self.pdus)
         self.outside: Callable[[str, str, Any], Awaitable[None]] | None = None
         """Told of events (origin, room id, PDU) of rooms that nobody of this server is in: they may take an invite back."""
 
@@ -115,7 +119,7 @@ class Receive:
             ids = self._ids(room, [pdu])
             try:
                 event = await self._checking.event(pdu, room.version, room_id)
-                placed = await self.checked(origin, room_id, event)
+                placed = await self._placed(origin, room_id, event, pdu)
                 durable.append(placed.durable)
                 # A rejected event is dealt with and kept as rejected: to its sender nothing went wrong.
                 results[event.event_id] = None
@@ -131,6 +135,15 @@ class Receive:
         await gatherResults(durable)
         await self._extremities.tidy(room_id)
         return results
+
+    async def _placed(self, origin: str, room_id: str, event: Event, pdu: Any) -> Placed:
+        try:
+            placed = await self.checked(origin, room_id, event)
+        except MatrixError:
+            self.untaken.keep(origin, room_id, event.event_id, pdu)
+            raise
+        self.untaken.placed(origin, room_id, event.event_id)
+        return placed
 
     async def checked(self, origin: str, room_id: str, event: Event, *, relayed: bool = False) -> Placed:
         """Place an event whose format, signatures and hash are right, once what it needs is here. Call `in_turn`."""

@@ -197,7 +197,7 @@ class Site:
         federation = self.services.federation
         assert federation is not None
         waits = any(lane.waiting or lane.messages or lane.destination.behind for lane in federation.outbound._lanes.values())
-        return not waits and not self._process.under_way
+        return not waits and not federation.rooms.receive.untaken.waiting and not self._process.under_way
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

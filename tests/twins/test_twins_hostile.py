@@ -7,7 +7,7 @@ import pytest
 
 from federation.rules.event import Event
 from federation.wire.errors import RequestRefused
-from homeserver.rooms.gaps import REST_MS
+from homeserver.rooms.gaps import REST_SECONDS
 from homeserver.rooms.peers import PeerState
 from homeserver.rooms.remote_template import event_from, version_of
 from storage.log import events as event_log
@@ -237,7 +237,7 @@ def test_d09_unknown_ancestors_cost_one_fetch(town: Town, a: Twin, evil: Hostile
     assert all("error" in results[event.event_id] for event in flood) and results[fine.event_id] == {}
     asked = [path for origin, _, _, path in town.requests if origin == "a"]
     assert 1 <= len(asked) <= 3
-    town.clock.advance(REST_MS / 1000 + 1)
+    town.clock.advance(REST_SECONDS + 1)
     good = evil.event(room)
     assert evil.transaction(a, good, txn="2")["pdus"] == {good.event_id: {}}
 
