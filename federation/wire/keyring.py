@@ -30,6 +30,8 @@ from storage.tables.server_keys import AnswerRow, KeyRow
 MAX_CACHED_SERVERS = 20_000
 MIN_RETRY_MS = 10_000
 MAX_RETRY_MS = 60 * 60_000
+FREE_FETCHES = 5
+"""Times that a server which answers is asked with nothing new in its answer before there are waits."""
 CONCURRENT_FETCHES = 20
 NOTARY_BATCH = 100
 NOTARIES_FIRST_FROM = 5
@@ -50,6 +52,7 @@ class Notary(NamedTuple):
 class _Failure(NamedTuple):
     retry_at: int
     interval: int
+    free: int
 
 
 class KeyRing:
@@ -240,15 +243,19 @@ class KeyRing:
 
     async def _fetch(self, server_name: str, valid_at_ts: int) -> None:
         before = dict(self._known.get(server_name, {}))
-        if not await self._ask_directly(server_name):
+        answered = await self._ask_directly(server_name)
+        if not answered:
             await self._ask_notaries({server_name: set()}, valid_at_ts)
-        # Asked, and asked again only after a while, also when it answered: what it lacked it lacks.
+        # Asked, and asked again only after a while, also when it answers without anything new: what it lacks it lacks.
         failure = self._failures.get(server_name)
-        progressed = self._known.get(server_name, {}) != before
-        interval = MIN_RETRY_MS
-        if failure is not None and not progressed:
+        if failure is None or self._known.get(server_name, {}) != before:
+            failure = _Failure(0, MIN_RETRY_MS // 2, FREE_FETCHES)
+        if answered and failure.free:
+            failure = failure._replace(free=failure.free - 1)
+        else:
             interval = min(failure.interval * 2, MAX_RETRY_MS)
-        self._failures[server_name] = _Failure(self.now_ms() + interval, interval)
+            failure = _Failure(self.now_ms() + interval, interval, failure.free)
+        self._failures[server_name] = failure
         self._failures.move_to_end(server_name)
         if len(self._failures) > MAX_CACHED_SERVERS:
             self._failures.popitem(last=False)

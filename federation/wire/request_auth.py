@@ -38,7 +38,8 @@ class RequestAuth:
         self, method: str, uri: str, headers: Mapping[str, str], body: bytes
     ) -> SignedRequest:
         """Verify a request. ``uri`` is the request target as it was received, query included; header names are in
-        lower case. Raises MatrixError: 401 M_UNAUTHORIZED, 403 M_FORBIDDEN, 400 for a body that is not JSON.
+        lower case. Raises MatrixError: 401 M_UNAUTHORIZED, 403 M_FORBIDDEN, 400 for a body that is not JSON or an
+        origin that is no server name.
         """
         credentials = self._credentials(headers)
         origin, destination = credentials[0].origin, credentials[0].destination
@@ -68,6 +69,8 @@ class RequestAuth:
             raise _unauthorized("The request is not signed: Authorization is missing")
         try:
             return xmatrix.parse(header)
+        except xmatrix.InvalidOriginError as problem:
+            raise MatrixError(400, "M_INVALID_PARAM", str(problem)) from None
         except xmatrix.XMatrixError as problem:
             raise _unauthorized(str(problem)) from None
 

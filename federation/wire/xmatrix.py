@@ -27,6 +27,10 @@ class XMatrixError(ValueError):
     """A header that is no X-Matrix; the message says why."""
 
 
+class InvalidOriginError(XMatrixError):
+    """A header that is well-formed, of an origin whose name no server can have."""
+
+
 class Credentials(NamedTuple):
     """One set of parameters. ``destination`` is None where an older server left it out."""
 
@@ -133,7 +137,7 @@ def _credentials(parameters: dict[str, str]) -> Credentials:
     if not origin or not key_id or not signature:
         raise XMatrixError("X-Matrix needs origin, key and sig")
     if not is_valid_server_name(origin):
-        raise XMatrixError("The origin in the X-Matrix header is no server name")
+        raise InvalidOriginError("The origin in the X-Matrix header is no server name")
     if not is_valid_key_id(key_id):
         raise XMatrixError("The key in the X-Matrix header is no Ed25519 key ID")
     return Credentials(origin, parameters.get("destination"), key_id, signature)

@@ -17,7 +17,7 @@ from federation.rules.hashes import encode_base64
 from federation.rules.room_versions import ROOM_VERSIONS
 from federation.rules.signing import SignatureError, SigningKey, sign_json, verify_signed_json
 from federation.wire import xmatrix
-from federation.wire.keyring import KeyRing, Notary
+from federation.wire.keyring import FREE_FETCHES, KeyRing, Notary
 from federation.wire.own_keys import OwnKeys
 from federation.wire.request_auth import RequestAuth
 from storage.tables.database import Database
@@ -93,6 +93,17 @@ async def test_unreachable_servers_are_not_asked_again_at_once(rings: Ring) -> N
     rings.world.now += 11_000
     await rings.ring.keys_for("a.example", [A.key_id])
     assert (first, rings.fetches("a.example")) == (1, 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_that_answers_without_news_is_asked_a_few_times_before_there_are_waits(rings: Ring) -> None:
+    rings.serve("a.example", lambda: document(rings, A))
+    for _ in range(3 * FREE_FETCHES):
+        assert await rings.ring.answer_of("a.example", rings.now() + 365 * DAY)
+    assert rings.fetches("a.example") == 1 + FREE_FETCHES
+    rings.world.now += 60_000
+    assert await rings.ring.answer_of("a.example", rings.now() + 365 * DAY)
+    assert rings.fetches("a.example") == 2 + FREE_FETCHES
 
 
 @pytest_twisted.ensureDeferred
@@ -226,6 +237,7 @@ URI = "/_matrix/federation/v1/x?a=b%20c"
         (401, {"header": "X-Matrix nonsense"}),
         (401, {"header": None}),
         (401, {"origin": "here.example"}),
+        (400, {"origin": "a.example:http"}),
         (403, {"origin": "evil.example"}),
         (400, {"body": b"{"}),
     ],
