@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from storage.log import transactions
 from storage.log.append import Log
-from storage.log.collect import collect_nodes
+from storage.log.collect import collect_nodes, outlier_roots
 from storage.log.rooms import all_rooms
 from storage.tables import access_tokens
 from storage.tables.database import Database
@@ -40,6 +40,8 @@ class Upkeep:
         self._positions: deque[int] = deque(maxlen=TRANSACTION_ROUNDS)
         self._loop = LoopingCall(self._round)
         self._loop.clock = clock
+        self._suspects: dict[int, frozenset[bytes]] = {}
+        """By room number, the nodes that the last collection reached from nowhere."""
         self._stopped = False
         self._report = Logger()
 
@@ -84,16 +86,22 @@ class Upkeep:
             await self._log.append(batch)
 
     async def collect_nodes(self) -> None:
-        """Delete unreachable state nodes, room by room."""
+        """Delete state nodes that were unreachable the last time already, room by room."""
+        suspects, self._suspects = self._suspects, {}
+        roots = await outlier_roots(self._log, lambda: not self._stopped)
         after = ""
         while not self._stopped:
             with self._log.snapshot() as snapshot:
-                rooms = [meta.room_id for meta in all_rooms(snapshot, after, ROOMS_AT_ONCE)]
-            for room_id in rooms:
+                rooms = [(meta.room_id, meta.nid) for meta in all_rooms(snapshot, after, ROOMS_AT_ONCE)]
+            for room_id, nid in rooms:
                 if self._stopped:
                     return
-                await collect_nodes(self._log, room_id)
+                unreached = await collect_nodes(
+                    self._log, room_id, suspects.get(nid, frozenset()), roots.get(nid, ())
+                )
+                if unreached:
+                    self._suspects[nid] = unreached
                 await deferLater(self._clock, PAUSE)
             if len(rooms) < ROOMS_AT_ONCE:
                 return
-            after = rooms[-1]
+            after = rooms[-1][0]

@@ -301,7 +301,9 @@ async def test_unreachable_state_nodes_are_collected_beside_normal_work(
     batch = log.begin()
     state_map.put_nodes(batch, writer.meta.nid, garbage)
     await log.append(batch)
-    collection = collect.NodeCollection(log, ROOM)
+    suspects = await collect.collect_nodes(log, ROOM)
+    assert suspects and all(log.get(NODES, u64(writer.meta.nid) + node) is not None for node in suspects)
+    collection = collect.NodeCollection(log, ROOM, suspects)
     steps = 0
     while (going_on := collection.step()) is not None:
         steps += 1
@@ -327,9 +329,39 @@ async def test_unreachable_state_nodes_are_collected_beside_normal_work(
 
 
 async def collect_twice(harness: Harness) -> int:
-    """The second of two collections in a row finds nothing."""
+    """Nodes that are left to be collected after a collection of what one before it suspected."""
     log = harness.open()
-    await collect.collect_nodes(log, ROOM)
-    again = await collect.collect_nodes(log, ROOM)
+    suspects = await collect.collect_nodes(log, ROOM)
+    suspects = await collect.collect_nodes(log, ROOM, suspects)
     await log.close()
-    return again
+    return len(suspects)
+
+
+@ensureDeferred
+async def test_states_that_are_named_later_or_by_rejected_events_alone_stay(harness: Harness) -> None:
+    log = harness.open()
+    writer = Writer(log)
+    writer.put("$e", type="m.room.topic", state_key="")
+    nid = writer.meta.nid
+    states = state_map.StateMap(log, nid)
+    fetched: dict[bytes, bytes] = {}
+    rejected: dict[bytes, bytes] = {}
+    to_come = states.set(writer.meta.state_root, {("m.room.name", ""): "$fetched"}, fetched)
+    of_rejected = states.set(writer.meta.state_root, {("m.room.name", ""): "$other"}, rejected)
+    batch = log.begin()
+    state_map.put_nodes(batch, nid, fetched)
+    state_map.put_nodes(batch, nid, rejected)
+    events.put_outlier(batch, nid, message("$rejected", state_before=of_rejected, state_after=of_rejected))
+    await log.append(batch)
+    roots = await collect.outlier_roots(log, lambda: True)
+    assert roots == {nid: {of_rejected}}
+    suspects = await collect.collect_nodes(log, ROOM, frozenset(), roots[nid])
+    assert suspects == fetched.keys() and not suspects & rejected.keys()
+    # Between two collections an event is placed on the fetched state.
+    writer.meta.state_root = to_come
+    writer.put("$late")
+    await writer.settle()
+    assert not await collect.collect_nodes(log, ROOM, suspects, (await collect.outlier_roots(log, lambda: True))[nid])
+    for root, name in ((to_come, "$fetched"), (of_rejected, "$other")):
+        assert states.get(root, "m.room.name", "") == name
+    await log.close()
