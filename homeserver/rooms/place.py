@@ -195,14 +195,14 @@ class Place:
             flags |= event_log.SOFT_FAILED
         hidden = bool(flags & event_log.SOFT_FAILED)
         note = None if hidden else self._note(room, event, seq)
-        record = event_log.put_event(
-            batch, meta.nid, seq, stored_form(event, before, after, flags=flags), announce=not hidden, note=note
-        )
         self._rooms.remember(event)
         heads, current = meta.extremities, meta.state_root
         if not soft:
             heads = self.heads_with(room, event)
             current = self._current(batch, room, event, heads, after)
+        form = stored_form(event, before, after, flags=flags)
+        form.room_state = current
+        record = event_log.put_event(batch, meta.nid, seq, form, announce=not hidden, note=note)
         adopted = self.adopt(batch, room, current, event, note, record.position)
         room.meta = structs.replace(
             adopted,

@@ -95,6 +95,7 @@ class Replay:
         self.refused += flags != record.flags
         told = event_log.as_new(record)
         told.state_before, told.state_after, told.flags = before, after, flags & ~event_log.OUTLIER
+        told.room_state = b""  # the room's state then lacked members
         event_log.rewrite_record(batch, record, told)
         if hidden:
             self._failed[event.event_id] = event.prev_event_ids

@@ -147,8 +147,8 @@ class RoomSections:
         if changes.notes is not None:
             if not changes.notes:
                 return Extent(last_seq, end_root, last_seq, end_root)
-            first = changes.notes[0]
-            return Extent(first.seq - 1, first.record.state_before, last_seq, end_root)
+            since_seq = changes.notes[0].seq - 1
+            return Extent(since_seq, self._state_at(scope, meta, since_seq), last_seq, end_root)
         if meta.last_position <= scope.since:
             return Extent(last_seq, end_root, last_seq, end_root)
         since_seq, since_root = self._at(scope, meta, scope.since)
@@ -157,8 +157,12 @@ class RoomSections:
     def _at(self, scope: Scope, meta: Any, position: int) -> tuple[int, bytes]:
         """The last sequence number at a position and the state there."""
         seq = event_log.last_seq_at(scope.view, meta.nid, meta.last_seq, position)
+        return seq, self._state_at(scope, meta, seq)
+
+    def _state_at(self, scope: Scope, meta: Any, seq: int) -> bytes:
+        """Root of the room's state when this was the room's last event: what a client was told then."""
         record = event_log.event_at(scope.view, meta.nid, seq)
-        return seq, b"" if record is None else record.state_after
+        return b"" if record is None else record.room_state
 
     def _timeline(
         self, scope: Scope, meta: Any, extent: Extent, sight: Sight, changes: RoomChanges | None

@@ -280,7 +280,7 @@ def _check_events(
         if problem is not None:
             report.add(table, key, problem, room_id)
             continue
-        for root in {record.state_before, record.state_after}:
+        for root in {record.state_before, record.state_after, record.room_state}:
             states.check(table, key, record.room_nid, room_id, root)
 
 

@@ -88,7 +88,7 @@ class NodeCollection:
         data = self._log.get(EVENTS, seq_key(self._nid, seq))
         if data is not None:
             record = EventRecord(data)
-            self._roots += {record.state_before, record.state_after} - self._known
+            self._roots += {record.state_before, record.state_after, record.room_state} - self._known
         return b""
 
     def _delete(self) -> "Deferred[int] | None":
@@ -137,7 +137,7 @@ async def outlier_roots(log: Log, going_on: Callable[[], bool]) -> dict[int, set
                 count += 1
                 after = key + b"\0"
                 record = EventRecord(data)
-                if found := {record.state_before, record.state_after} - {b""}:
+                if found := {record.state_before, record.state_after, record.room_state} - {b""}:
                     roots.setdefault(record.room_nid, set()).update(found)
         if count < STEP:
             break

@@ -64,6 +64,8 @@ class NewEvent(msgspec.Struct, kw_only=True):
     state_before: bytes = b""
     """Root of the state before the event (:mod:`storage.log.state_map`), ``b""`` for none."""
     state_after: bytes = b""
+    room_state: bytes = b""
+    """Root of the room's current state once the event was placed, ``b""`` where that is ``state_after``."""
     flags: int = 0
     redacted_by: str = ""
     txn: tuple[str, str] | None = None
@@ -195,9 +197,17 @@ class EventRecord:
     @property
     def state_after(self) -> bytes:
         """Root of the state after the event, ``b""`` for none."""
-        size, _ = self._roots
+        size, count = self._roots
+        start = self._pdu_start - size * (count - 1 if count > 1 else count)
+        root = self._data[start : start + size]
+        return root if any(root) else b""
+
+    @property
+    def room_state(self) -> bytes:
+        """Root of the room's current state once the event was placed."""
+        size, count = self._roots
         start = self._pdu_start - size
-        return self._data[start : start + size]
+        return self._data[start : start + size] if count == 3 else self.state_after
 
     @property
     def redacted_by(self) -> str | None:
@@ -274,7 +284,11 @@ def pack_record(event: NewEvent, position: int, room_nid: int, seq: int | None) 
     if before and after and len(before) != len(after):
         raise ValueError("state roots of different sizes")
     roots = before if before == after else (before or bytes(len(after))) + (after or bytes(len(before)))
-    size = len(before) or len(after)
+    if event.room_state and event.room_state != after:
+        # Forks met, or the event is soft-failed: neither state of the event is the room's.
+        size = len(event.room_state)
+        roots = (before or bytes(size)) + (after or bytes(size)) + event.room_state
+    size = len(before) or len(after) or len(event.room_state)
     event_id = event.event_id.encode()
     # The room id is in the pdu, except in create events of room version 12.
     room = b"" if event.spans[1] != ABSENT else event.room_id.encode()
@@ -362,6 +376,7 @@ def as_new(record: EventRecord) -> NewEvent:
         origin_server_ts=record.origin_server_ts,
         state_before=record.state_before,
         state_after=record.state_after,
+        room_state=record.room_state,
         flags=record.flags & ~OUTLIER,
         redacted_by=record.redacted_by or "",
         txn=record.txn,

@@ -208,7 +208,7 @@ class _Sweep:
             self._delete(RELATIONS, part(relation.parent) + part(relation.rel_type) + key[8:])
         if self._is_departure(record):
             kept = as_new(record)
-            kept.state_before = kept.state_after = b""
+            kept.state_before = kept.state_after = kept.room_state = b""
             put_outlier(self._batch, 0, kept)
 
     def _is_departure(self, record: EventRecord) -> bool:
