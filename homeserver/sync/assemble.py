@@ -145,7 +145,7 @@ class SharedBody:
 
     next_batch: str
     rooms: Sequence[bytes]
-    key_counts: bytes
+    key_counts: tuple[Mapping[str, int], Sequence[str]]
 
     @property
     def empty(self) -> bool:
@@ -155,7 +155,7 @@ class SharedBody:
     def dump(self) -> bytes:
         """The answer as JSON bytes."""
         rooms = b'"rooms":{"join":{%b}},' % b",".join(self.rooms) if self.rooms else b""
-        return b'{"next_batch":"%b",%b%b}' % (self.next_batch.encode(), rooms, self.key_counts)
+        return b'{"next_batch":"%b",%b%b}' % (self.next_batch.encode(), rooms, key_counts(*self.key_counts))
 
 
 AnyBody = Body | SharedBody

@@ -111,17 +111,12 @@ class SyncFilter:
     include_leave: bool = False
     event_fields: tuple[tuple[str, ...], ...] | None = None
     federation_format: bool = False
+    plain: bool = field(init=False)
+    """Whether every event of every room passes and nothing about its form was asked for."""
 
-    @property
-    def timeline_limit(self) -> int:
-        """The most timeline events of one room in an answer."""
-        limit = self.timeline.limit
-        return DEFAULT_TIMELINE_LIMIT if limit is None else min(limit, MAX_LIMIT)
-
-    @property
-    def plain(self) -> bool:
-        """Whether every event of every room passes and nothing about its form was asked for."""
-        return (
+    def __post_init__(self) -> None:
+        # Asked for every reader of every event: worked out once.
+        plain = (
             self.rooms.everything
             and self.timeline.everything
             and self.state.everything
@@ -130,6 +125,13 @@ class SyncFilter:
             and self.event_fields is None
             and not self.federation_format
         )
+        object.__setattr__(self, "plain", plain)
+
+    @property
+    def timeline_limit(self) -> int:
+        """The most timeline events of one room in an answer."""
+        limit = self.timeline.limit
+        return DEFAULT_TIMELINE_LIMIT if limit is None else min(limit, MAX_LIMIT)
 
 
 EVERYTHING = SyncFilter()

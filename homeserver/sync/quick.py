@@ -80,7 +80,7 @@ class QuickReader:
         rooms = _NO_ROOMS if since.position == upto else self._rooms_after(request, since.position, upto)
         if rooms is None:
             return None
-        return QuickReading(SharedBody(sync_token(self._log.epoch, upto), rooms, assemble.key_counts(*counts)), upto)
+        return QuickReading(SharedBody(sync_token(self._log.epoch, upto), rooms, counts), upto)
 
     def _rooms_after(self, request: SyncRequest, after: int, upto: int) -> Sequence[bytes] | None:
         """The rooms with news; None when something is new that is not for all."""

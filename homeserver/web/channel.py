@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from homeserver.web.call import Answer, Call
 from homeserver.web.forwarded import TrustedProxies
-from homeserver.web.http1 import MAX_HEAD, BadRequest, ChunkedBody, FixedBody, Head, parse_head
+from homeserver.web.http1 import MAX_HEAD, BadRequest, ChunkedBody, FixedBody, Head, HeadReader
 from homeserver.web.router import fault_answer
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class HttpChannel(Protocol):
         self._proxies = proxies
         self.deadline: float | None = None
         self.call: Call | None = None
+        self._heads = HeadReader()
         self._head: Head | None = None
         self._body: FixedBody | ChunkedBody | None = None
         self._buffer = b""
@@ -131,7 +132,7 @@ class HttpChannel(Protocol):
             if self.deadline is None or self.deadline > self.server.now + self.server.timeouts.request:
                 self.deadline = self.server.now + self.server.timeouts.request
             return False
-        self._head = head = parse_head(buffer[:end])
+        self._head = head = self._heads.read(buffer[:end])
         self._buffer = buffer[end + 4 :]
         if head.length == 0:
             return True

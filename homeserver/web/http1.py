@@ -11,6 +11,8 @@ from typing import NamedTuple
 MAX_HEAD = 16 * 1024
 """Bytes of request line and header fields together."""
 MAX_FIELDS = 100
+MAX_REMEMBERED = 1024
+"""Bytes of header fields that a connection keeps to compare the next request's with."""
 _MAX_CHUNK_LINE = 256
 _MAX_TRAILERS = 4096
 
@@ -44,29 +46,62 @@ class Head(NamedTuple):
     minor_version: int
 
 
-def parse_head(block: bytes) -> Head:
-    """A head up to, not including, the empty line that ends it. Raises BadRequest."""
-    end = block.find(b"\r\n")
-    line = _REQUEST_LINE.fullmatch(block, 0, len(block) if end < 0 else end)
-    if line is None:
-        raise BadRequest("Malformed request line")
-    method, target, minor = line.groups()
+class _Fields(NamedTuple):
+    """The header fields of a head, read, and the bytes (from the line break before them on) that they were read from."""
+
+    block: bytes
+    minor_version: int
+    headers: dict[str, str]
+    length: int | None
+    keep_alive: bool
+
+
+class HeadReader:
+    """Reads the heads of one connection.
+
+    A client sends the same fields with each of its requests, the target alone differs. Fields that are byte for byte
+    those of the request before are not read again; their ``headers`` are one dict, which nobody may change.
+    """
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: _Fields | None = None
+
+    def read(self, block: bytes) -> Head:
+        """A head up to, not including, the empty line that ends it. Raises BadRequest."""
+        end = block.find(b"\r\n")
+        if end < 0:
+            end = len(block)
+        line = _REQUEST_LINE.fullmatch(block, 0, end)
+        if line is None:
+            raise BadRequest("Malformed request line")
+        method, target, minor = line.groups()
+        minor_version = 1 if minor == b"1" else 0
+        field_block = block[end:]
+        fields = self._last
+        if fields is None or fields.block != field_block or fields.minor_version != minor_version:
+            fields = _parse_fields(field_block, minor_version)
+            self._last = fields if len(field_block) <= MAX_REMEMBERED else None
+        return Head(
+            method.decode("ascii"),
+            _origin_form(target.decode("ascii")),
+            fields.headers,
+            fields.length,
+            fields.keep_alive,
+            minor_version,
+        )
+
+
+def _parse_fields(block: bytes, minor_version: int) -> _Fields:
     headers: dict[str, str] = {}
-    if end >= 0:
-        if _FIELDS.fullmatch(block, end) is None:
+    if block:
+        if _FIELDS.fullmatch(block) is None:
             raise BadRequest("Malformed header field")
-        _read_fields(block[end + 2 :].decode("latin-1"), headers)
-    minor_version = 1 if minor == b"1" else 0
+        _read_fields(block[2:].decode("latin-1"), headers)
     if minor_version and "host" not in headers:
         raise BadRequest("Missing Host header field")
-    return Head(
-        method.decode("ascii"),
-        _origin_form(target.decode("ascii")),
-        headers,
-        _body_length(headers, minor_version),
-        _keep_alive(headers, minor_version),
-        minor_version,
-    )
+    return _Fields(block, minor_version, headers, _body_length(headers, minor_version), _keep_alive(headers, minor_version))
 
 
 def _read_fields(text: str, headers: dict[str, str]) -> None:
