@@ -102,10 +102,6 @@ class Feed:
         """
         self._followers.append(follower)
 
-    def unfollow(self, follower: Follower) -> None:
-        """Stop calling ``follower``."""
-        self._followers.remove(follower)
-
     def release(self, position: int, entries: Sequence[Entry]) -> None:
         """Make everything up to ``position`` visible. Set as the log's ``on_release``."""
         self._ring.extend(entries)
@@ -160,10 +156,6 @@ class Feed:
             del self._waiting[waiter.user_id]
         self._deadlines.remove(waiter)
         return True
-
-    def wake_user(self, user_id: str) -> None:
-        """End every wait of a user, for instance because their session was revoked."""
-        self._fire([waiter for waiter in list(self._waiting.get(user_id, ())) if self.remove(waiter)])
 
     @property
     def waiting(self) -> int:

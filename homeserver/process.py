@@ -85,7 +85,9 @@ class Process:
 
     def _reload(self) -> None:
         if self._running is not None:
+            self._notify.reloading(time.monotonic_ns() // 1000)
             self._running.listeners.reload_certificate()
+            self._notify.ready()
 
     def _stop(self) -> None:
         if not self._stopping:

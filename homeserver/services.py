@@ -124,6 +124,7 @@ class Services:
             lambda room_id: self.sights.forget_places(),
         ]
         self.public_rooms = PublicRooms(log, self.aliases, self.overviews)
+        self.accounts.devices.on_deleted.append(self.sync.presence.device_gone)
         self.filters = FilterStore(database)
         self.old_polls = OpenPolls()
         self.room_watch = RoomWatch(reactor)

@@ -48,23 +48,12 @@ def check_signatures(
     """Check that every required server has signed. Raises SignatureError.
 
     ``keys`` has the verify keys by server and key id; only such as were valid at ``origin_server_ts``
-    (``key_is_valid_for``). Signatures with other keys are skipped. ``servers`` are the ``required_signatures``, for who
-    has them already.
+    where the room version asks for that. Signatures with other keys are skipped. ``servers`` are the
+    ``required_signatures``, for who has them already.
     """
     signatures = event.pdu.get("signatures")
     for server_name in required_signatures(event) if servers is None else servers:
         verify_signatures(event.signed_bytes, signatures, server_name, keys.get(server_name, {}))
-
-
-def key_is_valid_for(event: Event, valid_until_ts: int, now_ms: int) -> bool:
-    """Whether a key counts for an event, by the ``valid_until_ts`` (ms) of its server's answer.
-
-    From room version 5 on the key must have been valid when the event was made, and no answer is believed for
-    more than seven days from now.
-    """
-    if not event.version.enforce_key_validity:
-        return True
-    return min(valid_until_ts, now_ms + SEVEN_DAYS_MS) >= event.origin_server_ts
 
 
 def content_hash_is_right(event: Event) -> bool:

@@ -1,18 +1,17 @@
 """Identifiers: users, rooms, aliases, events, server names, media.
 
 Specification: Appendices, "Identifier Grammar". Lengths are counted in bytes of UTF-8. What servers must
-accept in history (any localpart without ``:`` and NUL) is wider than what a server may give to a new user.
+accept in history (any localpart without ``:`` and NUL) is wider than what a server may give to a new user
+(``homeserver/accounts/user_names.py``).
 """
 
 import re
 from typing import NamedTuple
 
 from federation.rules.endpoint import parse_server_name
-from federation.rules.errors import MatrixError
 
 MAX_ID_BYTES = 255
 
-_LOCAL_USER = re.compile(r"[a-z0-9._=/+-]+", re.ASCII)
 _HASH_ID = re.compile(r"[A-Za-z0-9+/_-]{43}", re.ASCII)
 _MEDIA_ID = re.compile(r"[A-Za-z0-9_-]{1,255}", re.ASCII)
 _KEY_ID = re.compile(r"ed25519:[A-Za-z0-9_]{1,247}", re.ASCII)
@@ -67,33 +66,6 @@ def is_valid_event_id(event_id: object) -> bool:
 def is_valid_key_id(key_id: object) -> bool:
     """Whether this names an Ed25519 server key: ``ed25519:`` and a version of ``[A-Za-z0-9_]``."""
     return isinstance(key_id, str) and _KEY_ID.fullmatch(key_id) is not None
-
-
-def is_valid_local_user_localpart(localpart: object) -> bool:
-    """Whether a new user may be given this localpart (the strict grammar, "User Identifiers")."""
-    return isinstance(localpart, str) and _LOCAL_USER.fullmatch(localpart) is not None
-
-
-def parse_user_id(user_id: str) -> tuple[str, str]:
-    """Split a user id into localpart and server name.
-
-    Raises MatrixError 400 M_INVALID_PARAM when it is none.
-    """
-    if not is_valid_user_id(user_id):
-        raise MatrixError(400, "M_INVALID_PARAM", "Not a valid user ID")
-    localpart, _, server_name = user_id[1:].partition(":")
-    return localpart, server_name
-
-
-def parse_room_alias(alias: str) -> tuple[str, str]:
-    """Split a room alias into localpart and server name.
-
-    Raises MatrixError 400 M_INVALID_PARAM when it is none.
-    """
-    if not is_valid_room_alias(alias):
-        raise MatrixError(400, "M_INVALID_PARAM", "Not a valid room alias")
-    localpart, _, server_name = alias[1:].partition(":")
-    return localpart, server_name
 
 
 def parse_mxc(uri: object) -> MxcUri | None:

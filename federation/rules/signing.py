@@ -48,10 +48,6 @@ class SigningKey:
         key = Ed25519Key(seed)
         return cls(key_id or key_id_of(bytes(key.verify_key)), key, server_name)
 
-    def for_server(self, server_name: str) -> "SigningKey":
-        """The same key, signing in a server's name."""
-        return SigningKey(self.key_id, self.key, server_name)
-
     @property
     def verify_key(self) -> VerifyKey:
         """The public half."""

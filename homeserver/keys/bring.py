@@ -7,7 +7,7 @@ from homeserver.keys.device_lists import KIND
 from homeserver.keys.key_cache import KeyCache
 from homeserver.keys.key_counts import KeyCountCache
 from homeserver.keys.outbox_follower import Bring
-from storage.log import device_lists, inbox, transactions
+from storage.log import device_lists, inbox, read, transactions
 from storage.log.append import Batch, Log
 
 
@@ -41,10 +41,11 @@ class DeviceChanges:
         device_lists.put_change(batch, payload["user_id"], payload.get("device_id", ""))
 
     def device_deleted(self, batch: Batch, payload: dict[str, Any]) -> None:
-        """A device is gone: nobody will ever read its inbox, and its transaction ids are free again."""
+        """A device is gone: nobody will read its inbox or resume from its cursor, and its transaction ids are free again."""
         user_id, device_id = payload["user_id"], payload["device_id"]
         self._counts.changed(user_id, device_id)
         self.device_changed(batch, payload)
         with self._log.snapshot() as snapshot:
             inbox.clear_inbox(batch, snapshot, user_id, device_id)
             transactions.forget_device(batch, snapshot, user_id, device_id)
+        read.delete_device_cursor(batch, user_id, device_id)

@@ -51,10 +51,6 @@ class Hosts:
         self.servers(room_id)
         return self._ours[room_id] > 0
 
-    def is_in_room(self, server: str, room_id: str) -> bool:
-        """Whether a server has a joined member in a room."""
-        return self.is_here(room_id) if server == self._server_name else server in self.servers(room_id)
-
     def servers_of_user(self, user_id: str) -> set[str]:
         """Other servers that share a room with a user."""
         found: set[str] = set()

@@ -51,33 +51,3 @@ class Peers(Protocol):
 
     async def backfill(self, server: str, room_id: str, event_ids: Sequence[str], limit: int) -> list[Any]:
         """GET backfill: events before the given ones, these included."""
-
-
-class NoPeers:
-    """The server does not federate: nobody can be asked."""
-
-    async def missing_events(
-        self, server: str, room_id: str, earliest: Sequence[str], latest: Sequence[str], limit: int, min_depth: int
-    ) -> list[Any]:
-        """Nothing."""
-        return []
-
-    async def state_ids(self, server: str, room_id: str, event_id: str) -> PeerState:
-        """Nothing."""
-        return PeerState([], [])
-
-    async def state(self, server: str, room_id: str, event_id: str) -> PeerState:
-        """Nothing."""
-        return PeerState([], [])
-
-    async def event(self, server: str, event_id: str) -> Any:
-        """Nothing."""
-        return None
-
-    async def event_auth(self, server: str, room_id: str, event_id: str) -> list[Any]:
-        """Nothing."""
-        return []
-
-    async def backfill(self, server: str, room_id: str, event_ids: Sequence[str], limit: int) -> list[Any]:
-        """Nothing."""
-        return []

@@ -33,11 +33,6 @@ class Span:
     start: bytes
     end: bytes
 
-    @property
-    def still(self) -> bool:
-        """Whether no state changed at all."""
-        return self.since == self.start == self.end
-
 
 def told_by(records: Iterable[Any]) -> set[StateKey]:
     """The pieces of state that the events of a timeline tell."""

@@ -266,10 +266,6 @@ class Delivery:
         self.building = False
         self.sent = max(self.sent, position)
 
-    def filled(self) -> None:
-        """The socket's buffer is full."""
-        self.congested = True
-
     def drained(self) -> None:
         """The socket's buffer is empty again; what was missed is owed."""
         self.congested = False

@@ -102,10 +102,6 @@ class CheckReport:
         else:
             self.more += 1
 
-    def damaged_rooms(self) -> set[str]:
-        """Rooms that a problem concerns."""
-        return {problem.room_id for problem in self.problems if problem.room_id}
-
     def summary(self) -> str:
         """One line for people."""
         found = len(self.problems) + self.more

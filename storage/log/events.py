@@ -15,7 +15,7 @@ import msgspec
 import orjson
 
 from storage.log.append import Batch, Kind
-from storage.log.catalog import EVENT_IDS, EVENTS, LOG, OUTLIERS, TIMESTAMPS
+from storage.log.catalog import EVENT_IDS, EVENTS, OUTLIERS, TIMESTAMPS
 from storage.log.keys import (
     BIAS,
     OUTLIER_SEQ,
@@ -450,14 +450,6 @@ def room_slice(
     start, stop = seq_key(room_nid, start_seq), seq_key(room_nid, stop_seq)
     for _, data in snapshot.range(EVENTS, start, stop, reverse=reverse, limit=limit):
         yield EventRecord(data)
-
-
-def seq_of_position(view: View, position: int) -> tuple[int, int] | None:
-    """``(room_nid, seq)`` of the event that took ``position``; ``None`` when it was no event's."""
-    data = view.get(LOG, u64(position))
-    if data is None or data[0] not in (Kind.EVENT, Kind.BACKFILL):
-        return None
-    return from_seq_key(data[-16:])
 
 
 def last_seq_at(snapshot: Snapshot, room_nid: int, last_seq: int, position: int) -> int:

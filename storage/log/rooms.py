@@ -89,11 +89,6 @@ def put_membership(batch: Batch, user_id: str, record: MembershipRecord) -> None
     batch.put(MEMBERSHIPS, part(user_id) + part(record.room_id), _encode(record))
 
 
-def delete_membership(batch: Batch, user_id: str, room_id: str) -> None:
-    """Remove every trace of a membership (room deleted)."""
-    batch.delete(MEMBERSHIPS, part(user_id) + part(room_id))
-
-
 def forget(batch: Batch, user_id: str, room_id: str) -> bool:
     """Mark a membership forgotten; ``False`` when there is none. A new membership clears the mark."""
     record = membership_in(batch, user_id, room_id)

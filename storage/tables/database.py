@@ -2,7 +2,7 @@
 
 Three ways to ask, cheapest first:
 
-* ``fetch``, ``fetch_one``, ``execute``: one statement, which is its own transaction: one round trip;
+* ``fetch``, ``execute``: one statement, which is its own transaction: one round trip;
 * ``run_single(work)``: a table function that executes exactly one statement;
 * ``run(work)``: any number of statements in one transaction.
 
@@ -111,10 +111,6 @@ class Database:
     def fetch(self, sql: str, args: Arguments = None) -> "Deferred[list[Row]]":
         """All rows that one statement returns."""
         return self.run_single(lambda cur: _executed(cur, sql, args).fetchall())
-
-    def fetch_one(self, sql: str, args: Arguments = None) -> "Deferred[Row | None]":
-        """The first row that one statement returns, or None."""
-        return self.run_single(lambda cur: _executed(cur, sql, args).fetchone())
 
     def execute(self, sql: str, args: Arguments = None) -> "Deferred[int]":
         """Execute one statement; the number of rows that it touched."""

@@ -23,7 +23,6 @@ class DatabaseUnavailable(TableError):
     """The database is away, or went away so that the outcome is not known. Asking again later is right."""
 
     status = 503
-    retry_after_seconds = 2
 
     def __init__(self, error: str = "The database is not available at the moment; try again") -> None:
         super().__init__(error)

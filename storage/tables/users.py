@@ -77,11 +77,6 @@ def set_password(cur: Cursor, user_id: str, password_hash: str | None) -> None:
     cur.execute("UPDATE users SET password_hash = %s WHERE user_id = %s", (password_hash, user_id))
 
 
-def set_admin(cur: Cursor, user_id: str, is_admin: bool) -> None:
-    """Give or take server administrator rights."""
-    cur.execute("UPDATE users SET is_admin = %s WHERE user_id = %s", (is_admin, user_id))
-
-
 def set_locked(cur: Cursor, user_id: str, locked: bool) -> None:
     """Lock or unlock an account (Client-Server API, "Account locking")."""
     cur.execute("UPDATE users SET locked = %s WHERE user_id = %s", (locked, user_id))

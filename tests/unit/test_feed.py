@@ -149,10 +149,3 @@ def test_followers_hear_first_and_one_that_fails_fails_alone() -> None:
     feed.wait("a", "D", 10, 5).addCallback(lambda _: heard.append("waiter"))
     feed.release(11, [Entry(11, Kind.EVENT, "r")])
     assert heard == ["follower", "waiter"]
-
-
-def test_b02_revoking_a_session_ends_the_waits() -> None:
-    feed, _ = make()
-    results = outcome(feed.wait("a", "D", 10, 30))
-    feed.wake_user("a")
-    assert results == [True]

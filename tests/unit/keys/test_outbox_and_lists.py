@@ -15,7 +15,7 @@ from homeserver.keys.key_counts import KeyCountCache
 from homeserver.keys.list_changes import DeviceListChanges
 from homeserver.keys.outbox_follower import OutboxFollower
 from homeserver.rooms.notes import EventNote
-from storage.log import inbox
+from storage.log import inbox, read
 from storage.log.append import Entry, Kind, Log
 from storage.log.catalog import FOLLOWERS
 from storage.log.device_lists import put_change, put_private_change
@@ -110,15 +110,17 @@ async def test_unknown_kinds_stay_and_do_not_block_others(here: Here, postgres: 
 
 
 @ensureDeferred
-async def test_a_deleted_device_leaves_no_inbox(here: Here) -> None:
+async def test_a_deleted_device_leaves_no_inbox_and_no_cursor(here: Here) -> None:
     batch = here.log.begin()
     for device_id in "PHONE", "DESK":
         inbox.put_message(batch, ME, device_id, b"{}")
+        read.put_device_cursor(batch, ME, device_id, 1)
     here.log.append(batch)
     await here.commit("device_deleted", user_id=ME, device_id="PHONE")
     with here.log.snapshot() as snapshot:
         left = {d: len(list(inbox.messages(snapshot, ME, d, 0, 10**9, 10))) for d in ("PHONE", "DESK")}
-    assert left == {"PHONE": 0, "DESK": 1}
+        cursors = {d: read.device_cursor(snapshot, ME, d) for d in left}
+    assert left == {"PHONE": 0, "DESK": 1} and cursors == {"PHONE": None, "DESK": 1}
 
 
 class Rooms:

@@ -394,12 +394,3 @@ def test_wrong_signatures_are_refused_and_unknown_keys_skipped():
     ):
         with pytest.raises(SignatureError):
             verify_signed_json(obj, "a", keys)
-
-
-def test_keys_have_to_be_valid_when_the_event_was_made():
-    for version in ROOM_VERSIONS.values():
-        event = make(version, create=founded(version), origin_server_ts=10**12)
-        assert checks.key_is_valid_for(event, 10**12, 10**12)
-        assert checks.key_is_valid_for(event, 10**12 - 1, 10**12) is not version.enforce_key_validity
-        week = 10**12 - checks.SEVEN_DAYS_MS
-        assert checks.key_is_valid_for(event, 10**15, week - 1) is not version.enforce_key_validity

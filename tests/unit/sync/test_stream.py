@@ -175,7 +175,7 @@ def test_nothing_is_said_after_the_close() -> None:
 def test_h05_a_full_socket_costs_a_number() -> None:
     delivery = Delivery(sent=5)
     assert delivery.offer_shared(6)
-    delivery.filled()
+    delivery.congested = True
     assert not delivery.offer_shared(7)
     assert not delivery.start_delta()
     delivery.drained()

@@ -89,8 +89,6 @@ async def test_work_without_statements(database: Database) -> None:
 async def test_single_statements(database: Database) -> None:
     await database.execute(NUMBERS)
     assert await database.execute("INSERT INTO numbers SELECT generate_series(1, 3)") == 3
-    assert await database.fetch_one("SELECT number FROM numbers WHERE number = %s", (2,)) == (2,)
-    assert await database.fetch_one("SELECT number FROM numbers WHERE number = 9") is None
     assert await database.run_single(insert(4)) == 4
 
     def two(cur: Cursor) -> None:
