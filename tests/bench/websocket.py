@@ -15,6 +15,7 @@ class Socket:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+        self.welcome: dict[str, Any] = {}
 
     @classmethod
     async def open(cls, host: str, port: int, token: str, since: str | None, **hello: object) -> "Socket":
@@ -34,9 +35,9 @@ class Socket:
         if since is not None:
             first["since"] = since
         socket.send(first)
-        welcome = json.loads(await socket.receive())
-        if welcome.get("type") != "welcome":
-            raise ConnectionError(str(welcome))
+        socket.welcome = json.loads(await socket.receive())
+        if socket.welcome.get("type") != "welcome":
+            raise ConnectionError(str(socket.welcome))
         return socket
 
     def send(self, frame: object) -> None:

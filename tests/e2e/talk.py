@@ -7,7 +7,6 @@ acknowledged message exactly once.
 
 import argparse
 import asyncio
-import collections
 import json
 import random
 import shutil
@@ -16,131 +15,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nio import (
-    AsyncClient,
-    AsyncClientConfig,
-    JoinError,
-    LoginResponse,
-    MegolmEvent,
-    RegisterResponse,
-    RoomCreateResponse,
-    RoomGetEventResponse,
-    RoomMessageText,
-    RoomSendResponse,
-    SyncResponse,
-)
+from nio import JoinError, RegisterResponse, RoomCreateResponse, RoomGetEventResponse
 
 from tests.bench.servers import Folkmoot, Server, Synapse
+from tests.e2e.devices import PASSWORD, Device, SocketDevice
 
-PASSWORD = "correct horse battery"
 ENCRYPTION = {"type": "m.room.encryption", "state_key": "", "content": {"algorithm": "m.megolm.v1.aes-sha2"}}
 PUBLIC = {"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "public"}}
-TROUBLE = (OSError, asyncio.TimeoutError, json.JSONDecodeError)
-
-
-class Device:
-    """One client of one user; ``seen`` counts what reached it, by text."""
-
-    def __init__(self, server: Server, user_id: str, store: Path) -> None:
-        config = AsyncClientConfig(
-            encryption_enabled=True, store_sync_tokens=True, max_timeouts=1, request_timeout=20, max_limit_exceeded=0
-        )
-        store.mkdir(parents=True, exist_ok=True)
-        url = f"http://{server.host}:{server.port}"
-        self.client = AsyncClient(url, user_id, store_path=str(store), config=config)
-        self.seen: collections.Counter[str] = collections.Counter()
-        self.event_ids: collections.Counter[str] = collections.Counter()
-        self.undecrypted = 0
-        self.gaps: list[str] = []
-        self.filter: dict[str, Any] | None = {"room": {"timeline": {"limit": 1000}}}
-        self._stopping = False
-        self._task: asyncio.Task[None] | None = None
-        self.client.add_event_callback(self._message, RoomMessageText)
-        self.client.add_event_callback(self._not_decrypted, MegolmEvent)
-
-    async def _message(self, room: Any, event: RoomMessageText) -> None:
-        self.seen[event.body] += 1
-        self.event_ids[event.event_id] += 1
-
-    async def _not_decrypted(self, room: Any, event: MegolmEvent) -> None:
-        self.undecrypted += 1
-
-    async def log_in(self) -> None:
-        """Log in as a new device, upload its keys and catch up."""
-        answer = await self.client.login(PASSWORD, device_name="test")
-        assert isinstance(answer, LoginResponse), answer
-        await self.catch_up()
-
-    async def catch_up(self) -> None:
-        """One sync that does not wait, then whatever the encryption machine asks for."""
-        answer = await self.client.sync(timeout=0, full_state=self.client.next_batch is None)
-        assert isinstance(answer, SyncResponse), answer
-        await self._housekeeping()
-
-    async def _housekeeping(self) -> None:
-        client = self.client
-        if client.should_upload_keys:
-            await client.keys_upload()
-        if client.should_query_keys:
-            await client.keys_query()
-        if client.should_claim_keys:
-            await client.keys_claim(client.get_users_for_key_claiming())
-        await client.send_to_device_messages()
-
-    def listen(self) -> None:
-        """Long-poll until told to stop; a lost server is tried again with the same token."""
-        self._task = asyncio.create_task(self._listen())
-
-    async def _listen(self) -> None:
-        while not self._stopping:  # a cancellation alone can get lost in wait_for
-            try:
-                answer = await asyncio.wait_for(self.client.sync(timeout=5000, sync_filter=self.filter), 25)
-                if isinstance(answer, SyncResponse):
-                    self._note_gaps(answer)
-                    await self._housekeeping()
-                else:
-                    await asyncio.sleep(0.2)
-            except TROUBLE:
-                await asyncio.sleep(0.1)
-
-    def _note_gaps(self, answer: SyncResponse) -> None:
-        """nio doesn't fetch what a limited timeline leaves out: the verdict says if there was one."""
-        self.gaps += [room_id for room_id, room in answer.rooms.join.items() if room.timeline.limited]
-
-    async def stop(self) -> None:
-        """Stop long-polling."""
-        self._stopping = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    async def share_keys(self, room_id: str) -> None:
-        """A fresh group session, given to everybody while the server is up.
-
-        nio takes a session for shared even when handing its keys out failed (on any server), so that must not
-        happen during a kill; and it makes a new one after 100 messages.
-        """
-        self.client.invalidate_outbound_session(room_id)
-        await self.client.share_group_session(room_id, ignore_unverified_devices=True)
-
-    async def send(self, room_id: str, text: str, transaction: str) -> str | None:
-        """Send with this transaction id until the server acknowledges; gives the event id."""
-        content = {"msgtype": "m.text", "body": text}
-        for _ in range(200):
-            try:
-                answer = await asyncio.wait_for(
-                    self.client.room_send(
-                        room_id, "m.room.message", content, transaction, ignore_unverified_devices=True
-                    ),
-                    25,
-                )
-                if isinstance(answer, RoomSendResponse):
-                    return str(answer.event_id)
-            except TROUBLE:
-                pass
-            await asyncio.sleep(0.1)
-        return None
 
 
 class Talk:
@@ -158,20 +39,24 @@ class Talk:
         self.enough = 0
         self.reached = asyncio.Event()
 
-    def _device(self, user_id: str, name: str) -> Device:
-        return Device(self.server, user_id, self.folder / "stores" / name)
+    def _device(self, user_id: str, person: int, number: int) -> Device:
+        """By turns over the long poll, over the WebSocket with a place of its own, over it with the server's cursor."""
+        store, way = self.folder / "stores" / f"{person}-{number}", (person + number) % 3
+        if way == 0 or not self.server.websocket:
+            return Device(self.server, user_id, store)
+        return SocketDevice(self.server, user_id, store, remembers=way == 1)
 
     async def gather(self) -> None:
-        """Register, log in (the first two on a second device as well), open a 1:1 chat and two groups."""
+        """Register, log in (the first tenth of them on a second device as well), open a 1:1 chat and two groups."""
         for number in range(self.people):
             name = f"person{number}"
-            first = self._device(f"@{name}:bench.localhost", f"{number}-0")
+            first = self._device(f"@{name}:bench.localhost", number, 0)
             answer = await first.client.register(name, PASSWORD, "first")
             assert isinstance(answer, RegisterResponse), answer
             await first.catch_up()
             self.devices.append([first])
-        for number in range(2):
-            second = self._device(self.devices[number][0].client.user_id, f"{number}-1")
+        for number in range(max(2, self.people // 10)):
+            second = self._device(self.devices[number][0].client.user_id, number, 1)
             await second.log_in()
             self.devices[number].append(second)
         await self._open_room([0, 1], encrypted=True)
@@ -200,6 +85,7 @@ class Talk:
         """Talk; in each round the server is killed once a random part of it is acknowledged, and started again."""
         for device in self.everybody():
             device.listen()
+        await asyncio.wait_for(asyncio.gather(*(device.up_to_date.wait() for device in self.everybody())), 120)
         for number in range(count):
             before, speakers = len(self.acknowledged), sum(min(3, len(m)) for m in self.rooms.values())
             enough = before + self.random.randrange(1, max(2, speakers * (messages - 1)))
@@ -270,6 +156,7 @@ class Talk:
         for text, (room_id, event_id) in self.acknowledged.items():
             if not isinstance(await reader.room_get_event(room_id, event_id), RoomGetEventResponse):
                 not_stored.append(text)
+        sockets = [device for device in self.everybody() if isinstance(device, SocketDevice)]
         result = {
             "acknowledged": len(self.acknowledged),
             "devices": len(self.everybody()),
@@ -278,7 +165,11 @@ class Talk:
             "gaps": sum(len(device.gaps) for device in self.everybody()),
             "twice": twice,
             "undecrypted": sum(device.undecrypted for device in self.everybody()),
-            "problems": self.problems,
+            "problems": self.problems + [problem for device in sockets for problem in device.misplaced],
+            "over the WebSocket": len(sockets),
+            "never resumed": sum(not device.resumed for device in sockets),
+            "resumed": sum(device.resumed for device in sockets),
+            "given again by the cursor": sum(device.forgotten for device in sockets),
             "under way at each kill": self.cut_short,
         }
         for device in self.everybody():

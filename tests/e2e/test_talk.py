@@ -17,12 +17,14 @@ def _talk(people: int, rounds: int, seconds: int) -> dict[str, object]:
     return json.loads(done.stdout)
 
 
-def _check(result: dict[str, object], least: int) -> None:
+def _check(result: dict[str, object], least: int, sockets: int) -> None:
     assert result["not stored"] == []
     assert result["missing"] == []
     assert result["twice"] == []
     assert result["problems"] == []
     assert result["undecrypted"] == 0
+    assert result["over the WebSocket"] == sockets
+    assert result["never resumed"] == 0
     cut_short = result["under way at each kill"]
     assert isinstance(cut_short, list)
     assert cut_short, "never killed"
@@ -33,15 +35,15 @@ def _check(result: dict[str, object], least: int) -> None:
 
 @pytest.mark.timeout(300)
 def test_twelve_people_talk_through_crashes() -> None:
-    """A 1:1 chat, an encrypted group and a plain one; three kills."""
-    _check(_talk(12, 3, 280), 3 * 8 * 5)
+    """A 1:1 chat, an encrypted group and a plain one, a third of the devices over the long poll; three kills."""
+    _check(_talk(12, 3, 280), 3 * 8 * 5, 10)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
 def test_i01_a_hundred_people_talk_through_twenty_crashes() -> None:
     """The same with a group of a hundred and twenty kills."""
-    _check(_talk(100, 20, 3500), 20 * 8 * 5)
+    _check(_talk(100, 20, 3500), 20 * 8 * 5, 73)
 
 
 @pytest.mark.timeout(300)
