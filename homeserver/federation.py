@@ -117,7 +117,13 @@ class Federation:
         )
         federated = self.rooms
         membership.remote = Remote(
-            rooms, federated.servers, federated.checking, federated.receive, federated.enter, self.calls
+            rooms,
+            federated.servers,
+            federated.checking,
+            federated.receive,
+            federated.enter,
+            federated.policies,
+            self.calls,
         )
         self.remote = membership.remote
         self.reads = RemoteReads(self.calls)

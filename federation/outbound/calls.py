@@ -22,6 +22,9 @@ EVENT = 256 << 10
 STATE = 256 << 20
 """Bytes of an answer that carries the whole state of a room."""
 PAGE = 20 << 20
+SIGNATURES = 64 << 10
+POLICY_SECONDS = 10.0
+"""How long a user waits for their event to be recommended, and a room for what others send into it."""
 QUICK_SECONDS = 20.0
 SLOW_SECONDS = 60.0
 STATE_SECONDS = 600.0
@@ -39,6 +42,7 @@ class SignedClient(Protocol):
         *,
         timeout: float = 60.0,  # noqa: ASYNC109
         max_bytes: int = SMALL,
+        ignore_back_off: bool = False,
     ) -> Any:
         """One signed request; the decoded answer. Raises PeerUnreachable, RequestRefused."""
 
@@ -302,6 +306,19 @@ class Calls:
         """GET timestamp_to_event."""
         uri = _uri("/_matrix/federation/v1/timestamp_to_event", room_id, query=[("ts", str(ts)), ("dir", direction)])
         return _shaped(server, await self._ask(server, "GET", uri), Moment)
+
+    async def policy_sign(self, server: str, pdu: Any, although_silent: bool) -> dict[str, dict[str, Any]]:
+        """POST sign: the signatures of a policy server; ``although_silent`` asks also while it is left alone."""
+        answer = await self._client.request(
+            server,
+            "POST",
+            "/_matrix/policy/v1/sign",
+            pdu,
+            timeout=POLICY_SECONDS,
+            max_bytes=SIGNATURES,
+            ignore_back_off=although_silent,
+        )
+        return _shaped(server, answer, dict[str, dict[str, Any]])
 
     async def _ask(
         self,

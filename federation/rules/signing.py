@@ -17,6 +17,9 @@ from federation.rules.errors import MatrixError
 from federation.rules.hashes import decode_base64, encode_base64
 from federation.rules.ids import is_valid_key_id
 
+POLICY_KEY_ID = "ed25519:policy_server"
+"""The name of a policy server's key under events. Rooms know that key from their state; no server publishes it."""
+
 
 class SignatureError(MatrixError):
     """A signature that is missing, malformed or wrong; answered 401."""

@@ -17,7 +17,7 @@ from federation.rules.checks import check_signatures, required_signatures
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import is_valid_key_id
-from federation.rules.signing import SignatureError, verify_signatures, verify_signed_json
+from federation.rules.signing import POLICY_KEY_ID, SignatureError, verify_signatures, verify_signed_json
 from federation.wire.client import FederationClient
 from federation.wire.errors import PeerUnreachable, RequestRefused
 from federation.wire.key_answers import MAX_ANSWER_BYTES, KeyAnswer, KeyAnswerError, ServerKey, check
@@ -372,5 +372,6 @@ def _needed(event: Event) -> dict[str, set[str]]:
         of_server = signatures.get(name) if isinstance(signatures, dict) else None
         if not isinstance(of_server, dict) or not of_server:
             raise SignatureError(f"No signature of {name}")
-        needed[name] = {key_id for key_id in list(of_server)[:16] if is_valid_key_id(key_id)}
+        own = (key_id for key_id in list(of_server)[:16] if key_id != POLICY_KEY_ID)
+        needed[name] = {key_id for key_id in own if is_valid_key_id(key_id)}
     return needed

@@ -7,7 +7,8 @@ import msgspec
 from federation.rules.errors import MatrixError
 from federation.rules.ids import is_valid_room_alias, is_valid_room_id, server_name_of
 from homeserver.rooms.aliases import Aliases
-from homeserver.rooms.room import Draft, Rooms
+from homeserver.rooms.append import append_if_allowed, asks_first, stage_if_allowed
+from homeserver.rooms.room import Draft, Room, Rooms
 from homeserver.web.call import Call, Requester
 from homeserver.web.routes import Auth, Route
 
@@ -89,8 +90,15 @@ class Directory:
             raise MatrixError(403, "M_FORBIDDEN", "You may not delete this alias")
         batch = self._rooms.log.begin()
         self._aliases.delete(batch, alias, found.room_id)
-        self._drop_canonical(batch, call.requester.user_id, alias, found.room_id)
+        room = self._rooms.find(found.room_id)
+        draft = None if room is None else self._without(room, call.requester.user_id, alias)
+        policed = room is not None and draft is not None and asks_first(self._rooms, room, draft)
+        # Deleting the alias does not depend on the right to change the room.
+        if room is not None and draft is not None and not policed:
+            stage_if_allowed(batch, room, draft)
         await self._rooms.log.append(batch)
+        if draft is not None and policed:
+            await append_if_allowed(self._rooms, found.room_id, draft)
         return {}
 
     def get_aliases(self, call: Call) -> dict[str, Any]:
@@ -118,22 +126,13 @@ class Directory:
         levels = room.power_levels
         return levels.user(requester.user_id) >= levels.event("m.room.canonical_alias", True)
 
-    def _drop_canonical(self, batch: Any, user_id: str, alias: str, room_id: str) -> None:
-        """Take the deleted alias out of m.room.canonical_alias where the caller may."""
-        room = self._rooms.find(room_id)
-        current = None if room is None else room.state("m.room.canonical_alias")
-        if room is None or current is None:
-            return
-        content = dict(current.content)
+    def _without(self, room: Room, user_id: str, alias: str) -> Draft | None:
+        """The m.room.canonical_alias of a room without an alias, None if it is not in it."""
+        current = room.content("m.room.canonical_alias")
+        content = dict(current)
         alternatives = content.get("alt_aliases")
         if content.get("alias") == alias:
             del content["alias"]
         if isinstance(alternatives, list) and alias in alternatives:
             content["alt_aliases"] = [other for other in alternatives if other != alias]
-        if content == current.content:
-            return
-        try:
-            event = room.decide(Draft(user_id, "m.room.canonical_alias", content, state_key=""))
-        except MatrixError:
-            return  # deleting the alias does not depend on the right to change the room
-        room.stage(batch, event)
+        return None if content == current else Draft(user_id, "m.room.canonical_alias", content, state_key="")

@@ -10,6 +10,7 @@ import orjson
 
 from federation.rules.errors import MatrixError
 from federation.rules.ids import is_valid_user_id, server_name_of
+from homeserver.rooms.append import append_event
 from homeserver.rooms.peer_reading import PeerReading
 from homeserver.rooms.resident import Resident
 from homeserver.rooms.room import Draft, Room, Rooms
@@ -87,10 +88,7 @@ class Admission:
             "membership": "invite",
             "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": signed},
         }
-        event = room.decide(Draft(pending.sender, "m.room.member", drafted, state_key=target))
-        batch = self._rooms.log.begin()
-        room.stage(batch, event)
-        await self._rooms.log.append(batch)
+        await append_event(self._rooms, room, Draft(pending.sender, "m.room.member", drafted, state_key=target))
 
 
 def stripped_state(room: Room) -> list[dict[str, Any]]:

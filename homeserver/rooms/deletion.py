@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.room_versions import room_version
+from homeserver.rooms.append import append_if_allowed, asks_first, stage_if_allowed
 from homeserver.rooms.room import Draft, Room, Rooms, relation_of
 from storage.log import removal as log_removal
 from storage.log.events import EventRecord
@@ -165,24 +166,27 @@ class Deletion:
     async def _leave_some(self, job: Removal, room: Room, members: Iterable[str]) -> set[str]:
         """Those of the members who may not leave."""
         refused = set()
+        policed = []
         batch = self._rooms.log.begin()
         try:
             for user_id in members:
                 draft = Draft(user_id, "m.room.member", {"membership": "leave"}, state_key=user_id)
                 if room.membership(user_id) == "leave":
                     continue
-                try:
-                    event = room.decide(draft)
-                except MatrixError:
+                if asks_first(self._rooms, room, draft):
+                    policed.append(draft)
+                elif stage_if_allowed(batch, room, draft):
+                    job.left += 1
+                else:
                     refused.add(user_id)
-                    continue
-                room.stage(batch, event)
-                job.left += 1
             log_removal.put_removal(batch, job)
         except BaseException:
             self._rooms.drop(room.room_id)
             raise
         await self._rooms.log.append(batch)
+        for draft in policed:
+            if await append_if_allowed(self._rooms, room.room_id, draft) is None:
+                refused.add(draft.sender)
         return refused
 
     def _forget(self, room_id: str) -> None:

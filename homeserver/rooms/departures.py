@@ -11,6 +11,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from federation.rules.errors import MatrixError
+from homeserver.rooms.append import append_if_allowed, asks_first
+from homeserver.rooms.at_once import some_at_once
 from homeserver.rooms.erasure import mark_erased
 from homeserver.rooms.room import Draft, Rooms
 from storage.log import rooms as room_log
@@ -79,23 +81,33 @@ class Departures:
                 return
             batch = self._rooms.log.begin()
             some = rooms[start : start + ROOMS_AT_ONCE]
+            policed = []
             try:
                 for room_id in some:
-                    self._leave(batch, room_id, user_id)
+                    draft = self._draft(room_id, user_id)
+                    if draft is not None and asks_first(self._rooms, self._rooms.get(room_id), draft):
+                        policed.append((room_id, draft))
+                    elif draft is not None:
+                        self._leave(batch, room_id, draft)
             except BaseException:
                 for room_id in some:  # their pictures have moved on to what is not appended
                     self._rooms.drop(room_id)
                 raise
             await self._rooms.log.append(batch)
+            await some_at_once(policed, lambda one: append_if_allowed(self._rooms, *one))
 
-    def _leave(self, batch: Batch, room_id: str, user_id: str) -> None:
+    def _draft(self, room_id: str, user_id: str) -> Draft | None:
         room = self._rooms.find(room_id)
         if room is None or room.membership(user_id) not in ("join", "invite", "knock"):
-            return
+            return None
+        return Draft(user_id, "m.room.member", {"membership": "leave"}, state_key=user_id)
+
+    def _leave(self, batch: Batch, room_id: str, draft: Draft) -> None:
+        room = self._rooms.get(room_id)
         try:
-            event = room.decide(Draft(user_id, "m.room.member", {"membership": "leave"}, state_key=user_id))
+            event = room.decide(draft)
         except MatrixError as refusal:
-            self._log.warn("{user} cannot leave {room}: {why}", user=user_id, room=room_id, why=refusal.error)
+            self._log.warn("{user} cannot leave {room}: {why}", user=draft.sender, room=room_id, why=refusal.error)
             return
         room.stage(batch, event)
 

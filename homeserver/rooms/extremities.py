@@ -5,6 +5,7 @@ silent would let them grow without end.
 """
 
 from federation.rules.errors import MatrixError
+from homeserver.rooms.append import asks_first
 from homeserver.rooms.room import Draft, Rooms
 from storage.log import events as event_log
 
@@ -29,10 +30,20 @@ class Extremities:
         for count, user_id in enumerate(room.local_joined()):
             if count >= MAX_TRIES:
                 return
+            draft = Draft(user_id, DUMMY, {})
             try:
-                event = room.decide(Draft(user_id, DUMMY, {}))
+                event = room.decide(draft)
             except MatrixError:
                 continue
+            if self._rooms.policed is not None and asks_first(self._rooms, room, draft):
+                heads = room.meta.extremities
+                try:
+                    event = await self._rooms.policed.sign(room, event)
+                except MatrixError:
+                    return  # to the others it would be soft-failed, and tie up nothing
+                room = self._rooms.get(room_id)
+                if room.meta.extremities != heads:
+                    return
             batch = self._rooms.log.begin()
             room.stage(batch, event, flags=event_log.SOFT_FAILED)
             await self._rooms.log.append(batch)

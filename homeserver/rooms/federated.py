@@ -39,6 +39,7 @@ from homeserver.rooms.peer_reading import PeerReading
 from homeserver.rooms.peer_sight import PeerSight
 from homeserver.rooms.peers import Peers, Verifier
 from homeserver.rooms.place import Place
+from homeserver.rooms.policy import Policed, PolicyServers
 from homeserver.rooms.receive import Receive
 from homeserver.rooms.received_transactions import ReceivedTransactions
 from homeserver.rooms.resident import Resident
@@ -65,9 +66,13 @@ class FederatedRooms:
         self.states = States(rooms)
         self.checking = Checking(verifier, clock)
         self.outliers = Outliers(rooms, clock)
-        self.place = Place(rooms, self.states)
-        self.gaps = Gaps(rooms, self.states, self.place, self.checking, self.outliers, peers, clock)
-        self.receive = Receive(rooms, self.servers, self.checking, self.place, self.gaps, Extremities(rooms), clock)
+        self.policies = PolicyServers(rooms, self.servers, peers)
+        self.place = Place(rooms, self.states, self.policies.recommends)
+        rooms.policed = Policed(rooms, self.policies, self.place)
+        self.gaps = Gaps(rooms, self.states, self.place, self.checking, self.outliers, peers, self.policies, clock)
+        self.receive = Receive(
+            rooms, self.servers, self.checking, self.place, self.gaps, Extremities(rooms), self.policies, clock
+        )
         self.enter = Enter(rooms, self.states, self.checking, self.outliers, self.place)
         self.history = History(rooms, self.states, self.servers, self.checking, self.gaps, peers)
         self.reading = PeerReading(rooms, self.servers, PeerSight(), now_ms)

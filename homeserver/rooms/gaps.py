@@ -17,6 +17,7 @@ from homeserver.rooms.checking import Checking, in_order
 from homeserver.rooms.outliers import Outliers
 from homeserver.rooms.peers import Peers
 from homeserver.rooms.place import MissingPredecessors, Place
+from homeserver.rooms.policy import PolicyServers
 from homeserver.rooms.room import Rooms
 from homeserver.rooms.state_at import States
 from storage.log import events as event_log
@@ -47,6 +48,7 @@ class Gaps:
         checking: Checking,
         outliers: Outliers,
         peers: Peers,
+        policies: PolicyServers,
         clock: IReactorTime,
     ) -> None:
         self._rooms = rooms
@@ -55,6 +57,7 @@ class Gaps:
         self._checking = checking
         self._outliers = outliers
         self._peers = peers
+        self._policies = policies
         self._clock = clock
         self._resting: OrderedDict[tuple[str, str], tuple[float, int]] = OrderedDict()
 
@@ -98,6 +101,7 @@ class Gaps:
         for earlier in in_order(fetched.values(), by_predecessors=True):
             try:
                 states = await self._fetch_states(origin, room_id, earlier, budget)
+                earlier = await self._policies.received(room_id, earlier)
                 self._place.place(self._rooms.get(room_id), earlier, states).durable.addErrback(_ignore)
             except MatrixError:
                 continue

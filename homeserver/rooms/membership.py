@@ -9,8 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from federation.rules.errors import MatrixError
+from federation.rules.event import Event
 from federation.rules.ids import is_valid_room_alias, is_valid_room_id, is_valid_user_id, server_name_of
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.append import append_event, append_if_allowed, asks_first, stage_if_allowed
+from homeserver.rooms.at_once import some_at_once
+from homeserver.rooms.notes import EventNote
 from homeserver.rooms.room import Draft, Room, Rooms
 from homeserver.rooms.succession import carry_over
 from homeserver.web.call import Requester
@@ -370,34 +374,36 @@ class Membership:
                 for room_id, record in room_log.membership_of(snapshot, user_id).items()
                 if record.membership == "join"
             ]
+        policed: list[tuple[str, Draft]] = []
         for start in range(0, len(joined), 50):
             batch = self._rooms.log.begin()
             some = joined[start : start + 50]
             try:
                 for room_id in some:
-                    self._rewrite_in(batch, room_id, user_id, leave_out, wanted)
+                    room = self._rooms.find(room_id)
+                    draft = None if room is None else self._rewritten(room, user_id, leave_out, wanted)
+                    if room is None or draft is None:
+                        continue
+                    if asks_first(self._rooms, room, draft):
+                        policed.append((room_id, draft))
+                    else:
+                        stage_if_allowed(batch, room, draft)  # a room that refuses the new event keeps the old one
             except BaseException:
                 for room_id in some:  # their pictures have moved on to what is not appended
                     self._rooms.drop(room_id)
                 raise
             await self._rooms.log.append(batch)
+        await some_at_once(policed, lambda one: append_if_allowed(self._rooms, *one))
 
-    def _rewrite_in(
-        self, batch: Batch, room_id: str, user_id: str, leave_out: frozenset[str], wanted: Mapping[str, Any]
-    ) -> None:
-        room = self._rooms.find(room_id)
-        event = None if room is None else room.state("m.room.member", user_id)
-        if room is None or event is None or event.content.get("membership") != "join":
-            return
+    def _rewritten(
+        self, room: Room, user_id: str, leave_out: frozenset[str], wanted: Mapping[str, Any]
+    ) -> Draft | None:
+        event = room.state("m.room.member", user_id)
+        if event is None or event.content.get("membership") != "join":
+            return None
         kept = {k: v for k, v in event.content.items() if k not in leave_out}
         content = {**kept, **wanted}
-        if content == event.content:
-            return
-        try:
-            decided = room.decide(Draft(user_id, "m.room.member", content, state_key=user_id))
-        except MatrixError:
-            return  # a room that refuses the new event keeps the old one
-        room.stage(batch, decided)
+        return None if content == event.content else Draft(user_id, "m.room.member", content, state_key=user_id)
 
     # -- steps -----------------------------------------------------------------------------------------------------
 
@@ -417,25 +423,20 @@ class Membership:
     async def _change(
         self, room: Room, sender: str, target: str, content: Mapping[str, Any], before: Draft | None = None
     ) -> str:
-        """Set a membership in one turn (``before`` it another one) and wait until it is durable; the event's id."""
+        """Set a membership (``before`` it another one) and wait until it is durable; the event's id."""
         current = room.state("m.room.member", target)
         if current is not None and current.sender == sender and dict(current.content) == dict(content):
             await self._rooms.settled()
             return current.event_id
-        batch = self._rooms.log.begin()
-        try:
-            if before is not None:
-                room.stage(batch, room.decide(before))
-            event = room.decide(Draft(sender, "m.room.member", content, state_key=target))
-            note = room.stage(batch, event)
-            if note.membership == "join" and note.prev_membership != "join":
-                self._carry_over(batch, room, target)
-        except BaseException:
-            if batch.entries:
-                self._rooms.drop(room.room_id)  # its picture has moved on to what is not appended
-            raise
-        await self._rooms.log.append(batch)
-        return event.event_id
+        if before is not None:
+            await append_event(self._rooms, room, before)
+            room = self._known(room.room_id)
+        draft = Draft(sender, "m.room.member", content, state_key=target)
+        return (await append_event(self._rooms, room, draft, also=self._joined)).event_id
+
+    def _joined(self, batch: Batch, room: Room, event: Event, note: EventNote) -> None:
+        if note.membership == "join" and note.prev_membership != "join":
+            self._carry_over(batch, room, str(event.state_key))
 
     def _carry_over(self, batch: Batch, room: Room, user_id: str) -> None:
         """Whoever joins the successor of a room of theirs finds their marks of the old one there."""

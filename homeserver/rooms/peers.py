@@ -1,6 +1,6 @@
 """What the room engine asks other servers for. Answers are theirs: lists of unchecked objects."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,3 +51,11 @@ class Peers(Protocol):
 
     async def backfill(self, server: str, room_id: str, event_ids: Sequence[str], limit: int) -> list[Any]:
         """GET backfill: events before the given ones, these included."""
+
+    async def policy_signatures(
+        self, server: str, pdu: Any, *, although_silent: bool
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """POST sign: what a policy server signs an event with. What it says against it comes word for word.
+
+        ``although_silent`` also asks one that has just not answered.
+        """

@@ -1,10 +1,10 @@
 """Giving an event from another server its place in a room: the last of the checks, then one append.
 
-Server-Server API, "Checks performed on receipt of a PDU", steps 4 to 6, "Rejection" and "Soft failure". All of it is one
+Server-Server API, "Checks performed on receipt of a PDU", steps 4 to 7, "Rejection" and "Soft failure". All of it is one
 synchronous turn: whatever had to be fetched was fetched before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -49,6 +49,16 @@ class Placed:
     why: str = ""
 
 
+Also = Callable[[Batch, Room, Event, EventNote], None]
+"""What is done with an event in the turn that appends it."""
+
+
+@dataclass(slots=True)
+class _Own:
+    txn: tuple[str, str] | None
+    also: Also | None
+
+
 class MissingAuthEvents(MatrixError):
     """Events that an event cites are not here; nothing can be said about it."""
 
@@ -68,9 +78,11 @@ class MissingPredecessors(MatrixError):
 class Place:
     """Places checked events (format, signatures and hash are done) into rooms."""
 
-    def __init__(self, rooms: Rooms, states: States) -> None:
+    def __init__(self, rooms: Rooms, states: States, recommended: Callable[[Room, Event], bool]) -> None:
+        """``recommended`` says whether the room's policy server, if it has one, is for an event."""
         self._rooms = rooms
         self._states = states
+        self._recommended = recommended
         self._redacting = Redacting(rooms)
 
     def missing(self, event: Event) -> tuple[list[str], list[str]]:
@@ -81,26 +93,34 @@ class Place:
         return before, cited
 
     def place(
-        self, room: Room, event: Event, states_after: Mapping[str, bytes] | None = None, *, relayed: bool = False
+        self,
+        room: Room,
+        event: Event,
+        states_after: Mapping[str, bytes] | None = None,
+        *,
+        relayed: bool = False,
+        txn: tuple[str, str] | None = None,
+        also: Also | None = None,
     ) -> Placed:
         """One turn. ``states_after`` has the states after predecessors that are not here, as a peer told them.
 
-        ``relayed`` marks an event for which this server vouches to the others (send_join and the like). Raises
-        MissingAuthEvents and MissingPredecessors when something is still to be fetched.
+        ``relayed`` marks an event for which this server vouches to the others (send_join and the like). ``txn`` (device
+        and transaction) and ``also`` are for events of our own: the latter is done with an accepted one, in the same
+        batch. Raises MissingAuthEvents and MissingPredecessors when something is still to be fetched.
         """
         known = event_log.event_by_id(self._rooms.log, event.event_id)
         if known is not None and is_placed(known):
             return Placed(Verdict.REJECTED if known.rejected else Verdict.KNOWN, succeed(0))
         batch = self._rooms.log.begin()
         try:
-            verdict, why = self._turn(batch, room, event, states_after or {}, relayed)
+            verdict, why = self._turn(batch, room, event, states_after or {}, relayed, _Own(txn, also))
         except BaseException:
             self._rooms.drop(room.room_id)
             raise
         return Placed(verdict, self._rooms.log.append(batch), why)
 
     def _turn(
-        self, batch: Batch, room: Room, event: Event, states_after: Mapping[str, bytes], relayed: bool
+        self, batch: Batch, room: Room, event: Event, states_after: Mapping[str, bytes], relayed: bool, own: "_Own"
     ) -> tuple[Verdict, str]:
         cited = self._cited(event)
         before = self._state_before(batch, room, event, states_after)
@@ -116,9 +136,14 @@ class Place:
             try:
                 check_auth(event, self._current_auth_state(room, event, before))
             except AuthError as error:
-                self._append(batch, room, event, before, event_log.SOFT_FAILED, states_after)
+                self._append(batch, room, event, before, event_log.SOFT_FAILED, states_after, own)
                 return Verdict.SOFT_FAILED, error.error
-        self._append(batch, room, event, before, event_log.RELAYED if relayed else 0, states_after)
+        if not self._recommended(room, event):
+            self._append(batch, room, event, before, event_log.SOFT_FAILED, states_after, own)
+            return Verdict.SOFT_FAILED, "The room's policy server has not recommended the event"
+        note = self._append(batch, room, event, before, event_log.RELAYED if relayed else 0, states_after, own)
+        if own.also is not None and note is not None:
+            own.also(batch, room, event, note)
         return Verdict.ACCEPTED, ""
 
     # -- the checks ------------------------------------------------------------------------------------------------
@@ -183,8 +208,15 @@ class Place:
     # -- what is written ---------------------------------------------------------------------------------------------
 
     def _append(
-        self, batch: Batch, room: Room, event: Event, before: bytes, flags: int, states_after: Mapping[str, bytes]
-    ) -> None:
+        self,
+        batch: Batch,
+        room: Room,
+        event: Event,
+        before: bytes,
+        flags: int,
+        states_after: Mapping[str, bytes],
+        own: "_Own",
+    ) -> EventNote | None:
         meta = room.meta
         soft = bool(flags & event_log.SOFT_FAILED)
         after = before
@@ -200,7 +232,7 @@ class Place:
         if not soft:
             heads = self.heads_with(room, event)
             current = self._current(batch, room, event, heads, after)
-        form = stored_form(event, before, after, flags=flags)
+        form = stored_form(event, before, after, own.txn, flags)
         form.room_state = current
         record = event_log.put_event(batch, meta.nid, seq, form, announce=not hidden, note=note)
         adopted = self.adopt(batch, room, current, event, note, record.position)
@@ -217,6 +249,7 @@ class Place:
         if not soft:
             self._redacting.arrived(batch, room, event, before)
         self._redacting.overtaken(batch, room, record)
+        return note
 
     def _note(self, room: Room, event: Event, seq: int) -> EventNote:
         return EventNote(

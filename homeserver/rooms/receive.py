@@ -4,7 +4,8 @@ Server-Server API, "PDUs". Step by step:
 
 1. format and size, 2. signatures, 3. content hash (`checking`);
    then whatever is missing before the event is fetched (`gaps`);
-4. its auth events, 5. the state before it, 6. the current state, and its place in the room (`place`).
+   and its policy server's signature, where the room has one and the event lacks it (`policy`);
+4. its auth events, 5. the state before it, 6. the current state, 7. that signature, and its place in the room (`place`).
 
 Steps 1 to 3 and the fetching take time; the rest is one turn. Events of one room go one after the other, rooms do not wait
 for each other.
@@ -13,7 +14,7 @@ for each other.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, DeferredLock, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -24,22 +25,13 @@ from homeserver.rooms.checking import Checking
 from homeserver.rooms.extremities import Extremities
 from homeserver.rooms.gaps import Gaps
 from homeserver.rooms.place import Place, Placed, Verdict
+from homeserver.rooms.policy import PolicyServers
 from homeserver.rooms.room import Room, Rooms
 from homeserver.rooms.servers import Servers
+from homeserver.rooms.turns import Turns
 from homeserver.rooms.untaken import Untaken
 
-MAX_WAITING = 100
-"""Transactions that wait for one room; more are refused, their senders will repeat them."""
-
 _report = Logger()
-
-
-class _Queue:
-    __slots__ = ("lock", "waiting")
-
-    def __init__(self) -> None:
-        self.lock = DeferredLock()
-        self.waiting = 0
 
 
 class Receive:
@@ -53,6 +45,7 @@ class Receive:
         place: Place,
         gaps: Gaps,
         extremities: Extremities,
+        policies: PolicyServers,
         clock: IReactorTime,
     ) -> None:
         self._rooms = rooms
@@ -61,7 +54,8 @@ class Receive:
         self._place = place
         self._gaps = gaps
         self._extremities = extremities
-        self._queues: dict[str, _Queue] = {}
+        self._policies = policies
+        self._turns = Turns()
         self.untaken = Untaken(clock, self.pdus)
         self.outside: Callable[[str, str, Any], Awaitable[None]] | None = None
         """Told of events (origin, room id, PDU) of rooms that nobody of this server is in: they may take an invite back."""
@@ -89,18 +83,7 @@ class Receive:
 
     async def in_turn(self, room_id: str, work: Callable[[], Any]) -> Any:
         """Do `work` (a coroutine function) while nobody else receives events in the room. MatrixError 429 when too many wait."""
-        queue = self._queues.setdefault(room_id, _Queue())
-        if queue.waiting >= MAX_WAITING:
-            raise MatrixError(429, "M_LIMIT_EXCEEDED", "Too much is waiting for this room", retry_after_ms=5000)
-        queue.waiting += 1
-        await queue.lock.acquire()
-        try:
-            return await work()
-        finally:
-            queue.waiting -= 1
-            queue.lock.release()
-            if not queue.waiting:
-                self._queues.pop(room_id, None)
+        return await self._turns.take(room_id, work)
 
     def _ids(self, room: Room, pdus: Sequence[Any]) -> list[str]:
         ids = []
@@ -151,4 +134,5 @@ class Receive:
         before, cited = self._place.missing(event)
         if before or cited:
             states = await self._gaps.fill(origin, room_id, event)
+        event = await self._policies.received(room_id, event)
         return self._place.place(self._rooms.get(room_id), event, states, relayed=relayed)

@@ -21,6 +21,7 @@ from homeserver.rooms.checking import Checking
 from homeserver.rooms.enter import Enter
 from homeserver.rooms.outside import keep_outside
 from homeserver.rooms.place import Verdict
+from homeserver.rooms.policy import PolicyServers
 from homeserver.rooms.receive import Receive
 from homeserver.rooms.remote_template import event_from, version_of, vouching_server, with_signatures_of
 from homeserver.rooms.room import MAX_DEPTH, Draft, Room, Rooms
@@ -61,6 +62,7 @@ class Remote:
         checking: Checking,
         receive: Receive,
         enter: Enter,
+        policies: PolicyServers,
         calls: Calls,
     ) -> None:
         self._rooms = rooms
@@ -68,6 +70,7 @@ class Remote:
         self._checking = checking
         self._receive = receive
         self._enter = enter
+        self._policies = policies
         self._calls = calls
         self._joining: dict[str, tuple[DeferredLock, list[str]]] = {}
 
@@ -233,7 +236,7 @@ class Remote:
         Raises MatrixError 403 when the rules or the other server refuse, 502 when it cannot be reached.
         """
         server = server_name_of(target)
-        event = room.decide(Draft(sender, "m.room.member", content, state_key=target))
+        event = await self._policies.sign(room, room.decide(Draft(sender, "m.room.member", content, state_key=target)))
         state = self._invite_state(room, sender)
         try:
             answer = await self._calls.invite(

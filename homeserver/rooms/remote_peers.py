@@ -1,11 +1,22 @@
 """The room engine's questions (`homeserver.rooms.peers`) put to other servers over signed calls."""
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from federation.outbound.calls import Calls, refusal
+from federation.rules.errors import MatrixError
 from federation.wire.errors import PeerUnreachable, RequestRefused
 from homeserver.rooms.peers import PeerState
+
+ABOUT_SESSIONS = (
+    "M_UNKNOWN_TOKEN",
+    "M_MISSING_TOKEN",
+    "M_USER_LOCKED",
+    "M_USER_SUSPENDED",
+    "M_USER_DEACTIVATED",
+    "M_CONSENT_NOT_GIVEN",
+)
+"""Errors upon which clients log out or ask their user for something."""
 
 T = TypeVar("T")
 
@@ -43,6 +54,30 @@ class RemotePeers:
     async def backfill(self, server: str, room_id: str, event_ids: Sequence[str], limit: int) -> list[Any]:
         """GET backfill: events before the given ones, these included."""
         return await _asked(self._calls.backfill(server, room_id, event_ids, limit))
+
+    async def policy_signatures(
+        self, server: str, pdu: Any, *, although_silent: bool
+    ) -> Mapping[str, Mapping[str, Any]]:
+        """POST sign: what a policy server signs an event with. What it says against it comes word for word."""
+        try:
+            return await self._calls.policy_sign(server, pdu, although_silent)
+        except RequestRefused as refused:
+            raise word_for_word(refused) from refused
+        except PeerUnreachable as problem:
+            raise MatrixError(502, "M_UNKNOWN", "The room's policy server does not answer") from problem
+
+
+def word_for_word(refused: RequestRefused) -> MatrixError:
+    """What another server refused, as our client is told of it.
+
+    Not where the client would take it for something about its own session, or the server has a trouble of its own.
+    """
+    if refused.errcode in ABOUT_SESSIONS or refused.status == 401:
+        return MatrixError(403, "M_FORBIDDEN", refused.error)
+    if not 400 <= refused.status < 500:
+        return MatrixError(502, "M_UNKNOWN", refused.error)
+    wait = {} if refused.retry_after_ms is None else {"retry_after_ms": refused.retry_after_ms}
+    return MatrixError(refused.status, refused.errcode, refused.error, **wait)
 
 
 async def _asked(question: Awaitable[T]) -> T:

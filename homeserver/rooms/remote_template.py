@@ -104,7 +104,8 @@ def with_signatures_of(event: Event, answered: Any, server: str) -> Event:
     if not isinstance(of_server, dict) or not of_server:
         raise MatrixError(502, "M_UNKNOWN", f"{server} has not signed the event")
     kept = {key: value for key, value in of_server.items() if isinstance(key, str) and isinstance(value, str)}
-    pdu = {**event.pdu, "signatures": {**event.pdu["signatures"], server: kept}}
+    signatures = event.pdu["signatures"]
+    pdu = {**event.pdu, "signatures": {**signatures, server: {**signatures.get(server, {}), **kept}}}
     return Event.from_pdu(pdu, event.version, event_id=event.event_id)
 
 

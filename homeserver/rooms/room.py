@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random, SystemRandom
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 from twisted.internet.defer import Deferred
@@ -31,6 +31,9 @@ from storage.log import rooms as room_log
 from storage.log.append import Batch, Kind, Log
 from storage.log.relations import Relation
 from storage.log.state_map import StateMap, put_nodes
+
+if TYPE_CHECKING:
+    from homeserver.rooms.policy import Policed
 
 MAX_PREV_EVENTS = 20
 """An event names at most this many predecessors (Server-Server API, "PDUs": larger lists are refused by peers)."""
@@ -305,6 +308,8 @@ class Rooms:
         self._signing_key = signing_key
         self.now_ms = now_ms
         self._chance = chance or SystemRandom()
+        self.policed: Policed | None = None
+        """Set when the server federates: for rooms in which a policy server is asked first."""
         self._rooms: OrderedDict[str, Room] = OrderedDict()
         self._events: OrderedDict[str, Event] = OrderedDict()
 

@@ -3,7 +3,7 @@
 Client-Server API, "Sending events to a room" and "Redactions".
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from federation.rules.canonical_json import encode_lax
@@ -12,6 +12,8 @@ from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import is_valid_room_alias, server_name_of
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.append import append_event, append_if_allowed, asks_first
+from homeserver.rooms.notes import EventNote
 from homeserver.rooms.room import Draft, Room, Rooms, relation_of
 from homeserver.rooms.state_checks import check_state_content
 from homeserver.web.call import Requester
@@ -131,13 +133,36 @@ class Send:
     async def _append(
         self, room: Room, draft: Draft, requester: Requester, scope: str, txn_id: str | None
     ) -> str:
-        """One turn: decide, stage, append; answers when it is durable."""
-        event = room.decide(draft)
-        log = self._rooms.log
-        batch = log.begin()
+        """One turn: decide, stage, append; answers when it is durable. A policy server is asked before that turn."""
+        policed = self._rooms.policed
+        if policed is None or not asks_first(self._rooms, room, draft):
+            return await self._append_now(room, draft, requester, scope, txn_id, leaves=remove_guests)
+
+        async def once() -> str:
+            # Repeated while the policy server was still asked for the first: that one has been sent by now.
+            earlier = self._earlier(requester, scope, txn_id)
+            if earlier is not None:
+                return await self._again(earlier)
+            return await self._append_now(self._rooms.get(room.room_id), draft, requester, scope, txn_id)
+
+        event_id = await policed.turns.take(f"{room.room_id} {draft.sender}", once)
+        if draft.type == "m.room.guest_access":
+            for leave in guests_to_leave(self._rooms.get(room.room_id), draft.state_key, draft.content):
+                await append_if_allowed(self._rooms, room.room_id, leave)
+        return event_id
+
+    async def _append_now(
+        self,
+        room: Room,
+        draft: Draft,
+        requester: Requester,
+        scope: str,
+        txn_id: str | None,
+        leaves: Callable[[Batch, Room, Event], None] | None = None,
+    ) -> str:
         device = requester.device_id or ""
-        try:
-            note = room.stage(batch, event, txn=None if txn_id is None else (device, txn_id))
+
+        def also(batch: Batch, room: Room, event: Event, note: EventNote) -> None:
             if txn_id is not None:
                 answer, position = event.event_id.encode(), note.record.position
                 transactions.put_transaction(
@@ -145,13 +170,11 @@ class Send:
                 )
             if event.type == "m.room.redaction":
                 apply_redaction(self._rooms, batch, room, event)
-            elif event.type == "m.room.guest_access":
-                remove_guests(batch, room, event)
-        except BaseException:
-            self._rooms.drop(room.room_id)  # its picture has moved on to what is not appended
-            raise
-        await log.append(batch)
-        return event.event_id
+            elif event.type == "m.room.guest_access" and leaves is not None:
+                leaves(batch, room, event)
+
+        txn = None if txn_id is None else (device, txn_id)
+        return (await append_event(self._rooms, room, draft, txn=txn, also=also)).event_id
 
     def _check_aliases(self, room: Room, content: Mapping[str, Any]) -> None:
         """Every alias that a canonical alias event adds must exist and point to this room (m.room.canonical_alias)."""
@@ -170,17 +193,20 @@ class Send:
                 raise MatrixError(400, "M_BAD_ALIAS", f"{alias} does not point to this room")
 
 
-def remove_guests(batch: Batch, room: Room, event: Event) -> None:
-    """Let this server's guests leave a room that no longer takes guests (Client-Server API, "Guest Access")."""
-    if event.state_key != "" or event.content.get("guest_access") == "can_join":
-        return
-    guests = [
-        user_id
+def guests_to_leave(room: Room, state_key: str | None, content: Mapping[str, Any]) -> list[Draft]:
+    """How this server's guests leave a room that no longer takes guests (Client-Server API, "Guest Access")."""
+    if state_key != "" or content.get("guest_access") == "can_join":
+        return []
+    return [
+        Draft(user_id, "m.room.member", {"membership": "leave"}, state_key=user_id)
         for user_id in room.local_joined()
         if room.content("m.room.member", user_id).get("kind") == "guest"
     ]
-    for user_id in guests:
-        leave = Draft(user_id, "m.room.member", {"membership": "leave"}, state_key=user_id)
+
+
+def remove_guests(batch: Batch, room: Room, event: Event) -> None:
+    """Let the guests leave in the turn of the event that no longer takes them."""
+    for leave in guests_to_leave(room, event.state_key, event.content):
         room.stage(batch, room.decide(leave))
 
 
@@ -198,7 +224,8 @@ def apply_redaction(rooms: Rooms, batch: Batch, room: Room, event: Event) -> boo
     """
     if event.redacts is None or event.redacts == event.event_id:
         return False
-    target = event_log.event_by_id(rooms.log, event.redacts)
+    # Read through the batch: where the event was placed like one of another server, it has been applied already.
+    target = event_log.event_by_id(batch, event.redacts)
     if target is None or target.room_id != room.room_id or target.redacted_by is not None:
         return False
     if target.type == "m.room.create":

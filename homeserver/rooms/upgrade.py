@@ -13,6 +13,7 @@ from federation.rules.ids import is_valid_user_id
 from federation.rules.power_levels import LEVEL_KEYS
 from federation.rules.room_versions import RoomVersion, room_version
 from homeserver.rooms.aliases import Aliases
+from homeserver.rooms.append import append_event, append_if_allowed, asks_first, stage_if_allowed
 from homeserver.rooms.create import Create, InitialState, Wish
 from homeserver.rooms.membership import Profiles
 from homeserver.rooms.room import Draft, Room, Rooms
@@ -62,20 +63,32 @@ class Upgrade:
         levels = old.power_levels
         if levels.user(user_id) < levels.event("m.room.tombstone", True):
             raise MatrixError(403, "M_FORBIDDEN", "You may not upgrade this room")
-        batch = self._rooms.log.begin()
         new_id = None if version.room_id_is_create_hash else self._create.new_room_id()
+        tombstone = _tombstone(user_id, new_id or room_id)
+        policed = asks_first(self._rooms, old, tombstone)
+        last = None
+        if policed and new_id is not None:
+            # What the policy server is asked about cannot share a turn with the new room: the tombstone goes first.
+            last = (await append_event(self._rooms, old, tombstone)).event_id
+            old = self._rooms.get(room_id)
+        batch = self._rooms.log.begin()
         new = None
         try:
-            last = None if new_id is None else self._bury(batch, old, user_id, new_id)
+            if new_id is not None and not policed:
+                last = self._bury(batch, old, tombstone)
             levels_after = self._power_levels(old, user_id, version, additional_creators)
             wish = self._wish(old, user_id, version, additional_creators, profile, levels_after, new_id, last)
             new, _ = self._create.stage(wish, batch)
             self._fill(batch, old, new, user_id)
-            if last is None:
-                self._bury(batch, old, user_id, new.room_id)
+            if new_id is None and not policed:
+                self._bury(batch, old, _tombstone(user_id, new.room_id))
             self._move_aliases(batch, old, new, user_id)
             self._settle(batch, new, user_id, levels_after)
-            self._silence(batch, old, user_id)
+            # Who may upgrade may still lack the right to these.
+            follow_up = [draft for draft in (_no_alias(old, user_id), _silence(old, user_id)) if draft is not None]
+            if not policed:
+                for draft in follow_up:
+                    stage_if_allowed(batch, old, draft)
             carry_over(batch, user_id, old.room_id, new.room_id)
         except BaseException:
             self._rooms.drop(old.room_id)
@@ -83,12 +96,16 @@ class Upgrade:
                 self._rooms.drop(new.room_id)
             raise
         await self._rooms.log.append(batch)
+        if policed:
+            if new_id is None:
+                await append_event(self._rooms, self._rooms.get(room_id), _tombstone(user_id, new.room_id))
+            for draft in follow_up:
+                await append_if_allowed(self._rooms, room_id, draft)
         return new.room_id
 
-    def _bury(self, batch: Batch, old: Room, user_id: str, new_id: str) -> str:
+    def _bury(self, batch: Batch, old: Room, tombstone: Draft) -> str:
         """Put the tombstone into the old room; its event id."""
-        content = {"body": "This room has been replaced", "replacement_room": new_id}
-        event = old.decide(Draft(user_id, "m.room.tombstone", content, state_key=""))
+        event = old.decide(tombstone)
         old.stage(batch, event)
         return event.event_id
 
@@ -195,30 +212,32 @@ class Upgrade:
             self._aliases.publish(batch, new.room_id, True)
         if canonical is not None and canonical.content:
             new.stage(batch, new.decide(Draft(user_id, "m.room.canonical_alias", canonical.content, state_key="")))
-            try:
-                old.stage(batch, old.decide(Draft(user_id, "m.room.canonical_alias", {}, state_key="")))
-            except MatrixError:
-                return  # who may upgrade may still lack the right to change the alias
 
-    def _silence(self, batch: Batch, old: Room, user_id: str) -> None:
-        """Raise what is needed to speak and to invite in the old room, as far as the upgrader may."""
-        content = dict(old.content("m.room.power_levels"))
-        default = content.get("users_default", 0)
-        if not isinstance(default, int):
-            return
-        level = max(50, default + 1)
-        changed = False
-        for key in ("events_default", "invite"):
-            now = content.get(key, 0)
-            if isinstance(now, int) and now < level:
-                content[key] = level
-                changed = True
-        if not changed:
-            return
-        try:
-            old.stage(batch, old.decide(Draft(user_id, "m.room.power_levels", content, state_key="")))
-        except MatrixError:
-            return  # the tombstone stands all the same
+
+def _tombstone(user_id: str, new_id: str) -> Draft:
+    content = {"body": "This room has been replaced", "replacement_room": new_id}
+    return Draft(user_id, "m.room.tombstone", content, state_key="")
+
+
+def _no_alias(old: Room, user_id: str) -> Draft | None:
+    """What takes the old room's aliases from it."""
+    had = old.content("m.room.canonical_alias")
+    return Draft(user_id, "m.room.canonical_alias", {}, state_key="") if had else None
+
+
+def _silence(old: Room, user_id: str) -> Draft | None:
+    """What raises the power that is needed to speak and to invite in the old room."""
+    content = dict(old.content("m.room.power_levels"))
+    default = content.get("users_default", 0)
+    if not isinstance(default, int):
+        return None
+    level = max(50, default + 1)
+    raised = {
+        key: level
+        for key in ("events_default", "invite")
+        if isinstance(now := content.get(key, 0), int) and now < level
+    }
+    return Draft(user_id, "m.room.power_levels", {**content, **raised}, state_key="") if raised else None
 
 
 def readable_power_levels(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -153,7 +153,15 @@ class WireClient:
         self._name = name
 
     async def request(
-        self, destination: str, method: str, uri: str, content: Any = None, *, timeout: float = 60.0, max_bytes: int = 0  # noqa: ASYNC109
+        self,
+        destination: str,
+        method: str,
+        uri: str,
+        content: Any = None,
+        *,
+        timeout: float = 60.0,  # noqa: ASYNC109
+        max_bytes: int = 0,
+        ignore_back_off: bool = False,
     ) -> Any:
         if hasattr(content, "__bytes__") or type(content).__name__ == "Raw":
             content = orjson.loads(bytes(content))
@@ -323,7 +331,13 @@ class Twin:
         )
         federated = self.federated
         self.remote = Remote(
-            self.rooms, federated.servers, federated.checking, federated.receive, federated.enter, self.calls
+            self.rooms,
+            federated.servers,
+            federated.checking,
+            federated.receive,
+            federated.enter,
+            federated.policies,
+            self.calls,
         )
         self.typed: list[tuple[str, str]] = []
         self.edus = PeerEdus(
@@ -334,7 +348,8 @@ class Twin:
             self.rooms, self.aliases, PublicRooms(self.log, self.aliases, overviews), federated.servers
         )
         operations = federated.operations(self.edus, users, directory)
-        self.router = Router(peer_routes(operations, self.keys), None, Limits({}, town.clock.seconds))  # type: ignore[arg-type]
+        self.routes = peer_routes(operations, self.keys)  # type: ignore[arg-type]
+        self.router = Router(self.routes, None, Limits({}, town.clock.seconds))  # type: ignore[arg-type]
         self.outbox = Outbox(self)
         self.feed.follow(self.outbox.follow)
 

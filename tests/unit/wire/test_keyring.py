@@ -12,10 +12,17 @@ from federation.inbound.keys_query import KeysQuery
 from federation.inbound.keys_server import KeysServer
 from federation.inbound.operation import PeerRequest
 from federation.rules.errors import MatrixError
-from federation.rules.event import build_event
+from federation.rules.event import Event, build_event
 from federation.rules.hashes import encode_base64
 from federation.rules.room_versions import ROOM_VERSIONS
-from federation.rules.signing import SignatureError, SigningKey, sign_json, verify_signed_json
+from federation.rules.signing import (
+    POLICY_KEY_ID,
+    SignatureError,
+    SigningKey,
+    sign_json,
+    verify_signed_json,
+    with_signature,
+)
 from federation.wire import xmatrix
 from federation.wire.keyring import FREE_FETCHES, KeyRing, Notary
 from federation.wire.own_keys import OwnKeys
@@ -190,6 +197,29 @@ async def test_events_by_the_validity_of_their_room_version(rings: Ring) -> None
     await rings.ring.verify_event_signatures(events[1])
     with pytest.raises(SignatureError):
         await rings.ring.verify_event_signatures(events[2])
+
+
+@pytest_twisted.ensureDeferred
+async def test_nobody_is_asked_for_the_key_of_a_policy_server(rings: Ring) -> None:
+    """It is in the room's state; where policy server and sender are one, its signature stands beside the sender's."""
+    rings.serve("a.example", lambda: document(rings, A))
+    event = build_event(
+        ROOM_VERSIONS["10"],
+        room_id="!r:a.example",
+        sender="@u:a.example",
+        type="m.room.message",
+        content={},
+        depth=1,
+        prev_event_ids=[],
+        auth_event_ids=[],
+        origin_server_ts=rings.now(),
+        server_name="a.example",
+        signing_key=A,
+    )
+    pdu = with_signature(event.pdu, "a.example", POLICY_KEY_ID, "x" * 86)
+    for _ in range(2):
+        await rings.ring.verify_event_signatures(Event.from_pdu(pdu, event.version))
+    assert rings.fetches("a.example") == 1
 
 
 @pytest_twisted.ensureDeferred

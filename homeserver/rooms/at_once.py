@@ -1,0 +1,30 @@
+"""Asking several servers at once, but not all of them."""
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+
+AT_ONCE = 8
+"""Pieces of work that are under way together."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+async def some_at_once(items: Iterable[T], work: Callable[[T], Awaitable[R]]) -> list[R]:
+    """Do `work` with each item, a few at a time; the results in the order of the items.
+
+    The first exception is raised once it comes up; what is under way then goes on.
+    """
+    slots = DeferredSemaphore(AT_ONCE)
+
+    async def one(item: T) -> R:
+        await slots.acquire()
+        try:
+            return await work(item)
+        finally:
+            slots.release()
+
+    results: list[R] = await gatherResults([Deferred.fromCoroutine(one(item)) for item in items], consumeErrors=True)
+    return results
