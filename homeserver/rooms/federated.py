@@ -69,7 +69,7 @@ class FederatedRooms:
         self.policies = PolicyServers(rooms, self.servers, peers)
         self.place = Place(rooms, self.states, self.policies.recommends)
         rooms.policed = Policed(rooms, self.policies, self.place)
-        self.gaps = Gaps(rooms, self.states, self.place, self.checking, self.outliers, peers, self.policies, clock)
+        self.gaps = Gaps(rooms, self.place, self.checking, self.outliers, peers, self.policies, clock)
         self.receive = Receive(
             rooms, self.servers, self.checking, self.place, self.gaps, Extremities(rooms), self.policies, clock
         )

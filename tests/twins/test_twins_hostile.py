@@ -405,6 +405,36 @@ def test_d02_a_predecessor_of_another_room_leads_nowhere(town: Town, a: Twin, ev
     assert asked == [[hidden.event_id]] and not a.federated.history.has_more(room)
 
 
+def test_d09_a_told_state_with_a_refused_event_takes_nothing_from_what_stands_on_it(
+    town: Town, a: Twin, evil: Hostile, room: str
+) -> None:
+    levels = {"users": {"@alice:a": 100, "@mallory:evil": 100}}
+    granted = a.state("alice", room, "m.room.power_levels", levels)
+    town.settle()
+    hidden = evil.event(room, type="test", state_key="hidden", content={"body": "a state event between"})
+    coup = evil.event(room, type="m.room.power_levels", state_key="", content={"users": {"@mallory:evil": 100}})
+    middle = evil.event(room, content={"body": "middle"}, prev_event_ids=[hidden.event_id])
+    last = evil.event(room, content={"body": "last"}, prev_event_ids=[middle.event_id])
+    state = {**evil.state_of(room), ("m.room.power_levels", ""): coup.event_id}
+    by_id = {found.event_id: found.pdu for found in (hidden, coup)}
+
+    async def missing_events(*_: Any) -> list[Any]:
+        return [middle.pdu]
+
+    async def state_ids(*_: Any) -> PeerState:
+        return PeerState(list(state.values()), [])
+
+    async def event(_server: str, event_id: str) -> Any:
+        return by_id[event_id]
+
+    peers = a.federated.gaps._peers
+    peers.missing_events, peers.state_ids, peers.event = missing_events, state_ids, event  # type: ignore[method-assign]
+    assert evil.transaction(a, last)["pdus"][last.event_id] == {}
+    assert a.knows(coup.event_id) == "rejected"
+    now = a.state_of(room)
+    assert now[("test", "hidden")] == hidden.event_id and now[("m.room.power_levels", "")] == granted
+
+
 def test_d09_whoever_sends_an_event_has_what_is_before_it(a: Twin, evil: Hostile, room: str) -> None:
     """No state is taken from a peer for the place right before what it pushes: it would choose that state."""
     hidden = evil.event(room, content={"body": "never told"})
