@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from abc import ABC, abstractmethod
 from urllib.parse import quote
 
 from tests.bench.people import V3, Person
@@ -11,7 +12,7 @@ from tests.bench.websocket import Socket
 NEXT_BATCH = re.compile(rb'"next_batch":\s*"([^"]+)"')
 
 
-class Audience:
+class Audience(ABC):
     """Readers of one room. ``expect`` starts to look for a marker, ``arrived`` waits until all saw it."""
 
     def __init__(self, people: list[Person]) -> None:
@@ -53,8 +54,9 @@ class Audience:
             self._tasks.append(asyncio.create_task(self._read(person, since)))
         await asyncio.sleep(1)
 
+    @abstractmethod
     async def _read(self, person: Person, since: str) -> None:
-        raise NotImplementedError
+        """Follow from `since` until cancelled, and show what comes to ``_saw``."""
 
     async def stop(self) -> None:
         """Everyone leaves."""

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class Server:
+class Server(ABC):
     """A server on one directory. ``roots`` are the processes whose trees count as the server's."""
 
     name = ""
@@ -50,9 +51,9 @@ class Server:
         """Where everything is that the server stores."""
         return self.directory
 
+    @abstractmethod
     def command(self) -> list[str]:
         """The command that runs it in the foreground."""
-        raise NotImplementedError
 
     async def start(self) -> float:
         """Start and wait until ``/versions`` answers; gives the seconds that it took."""
