@@ -23,7 +23,7 @@ from federation.wire.errors import (
     PeerUnreachable,
     RequestRefused,
 )
-from federation.wire.http import ConnectFailure, Http, HttpAnswer, HttpFailure, TooLarge
+from federation.wire.http import ConnectFailure, Http, HttpAnswer, HttpFailure, HttpRequest, TooLarge
 from federation.wire.resolver import Resolver
 
 SMALL = 1 << 20
@@ -183,9 +183,8 @@ class FederationClient:
         failure: ConnectFailure | None = None
         for target in route.targets[:MAX_TARGETS]:
             try:
-                return await self._http.request(
-                    target, route.tls_name, route.host_header, method, uri, headers, body, seconds, max_bytes
-                )
+                request = HttpRequest(target, route.tls_name, route.host_header, method, uri, headers, body)
+                return await self._http.request(request, seconds, max_bytes)
             except ConnectFailure as problem:
                 failure = problem
         raise failure or ConnectFailure("there is nowhere to connect to")

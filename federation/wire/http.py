@@ -49,6 +49,19 @@ class TooLarge(HttpFailure):
 
 
 @dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What is asked of whom: connect to ``target``, expect ``tls_name`` in its certificate, send the rest."""
+
+    target: Target
+    tls_name: str
+    host_header: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HttpAnswer:
     """Status, header fields (names in lower case, the last of each name), body."""
 
@@ -60,21 +73,8 @@ class HttpAnswer:
 class Http(Protocol):
     """One request over TLS."""
 
-    async def request(
-        self,
-        target: Target,
-        tls_name: str,
-        host_header: str,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        seconds: float,
-        max_bytes: int,
-    ) -> HttpAnswer:
-        """Connect to ``target``, expect ``tls_name`` in its certificate, send, read at most ``max_bytes`` within
-        ``seconds`` altogether. Raises HttpFailure.
-        """
+    async def request(self, request: HttpRequest, seconds: float, max_bytes: int) -> HttpAnswer:
+        """Connect, send, read at most ``max_bytes``, within ``seconds`` altogether. Raises HttpFailure."""
 
 
 class TwistedHttp:
@@ -92,27 +92,18 @@ class TwistedHttp:
         self._pool.cachedConnectionTimeout = int(idle_seconds)
         self._pool.retryAutomatically = False  # the second attempt below also covers PUT
 
-    async def request(
-        self,
-        target: Target,
-        tls_name: str,
-        host_header: str,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        seconds: float,
-        max_bytes: int,
-    ) -> HttpAnswer:
+    async def request(self, request: HttpRequest, seconds: float, max_bytes: int) -> HttpAnswer:
         """See ``Http``."""
-        endpoint = _Filtered(self._reactor, self._dns, self._addresses, target, self._tls.creator(tls_name))
+        tls = self._tls.creator(request.tls_name)
+        endpoint = _Filtered(self._reactor, self._dns, self._addresses, request.target, tls)
         agent = Agent.usingEndpointFactory(self._reactor, _Fixed(endpoint), self._pool)
         # The pool keeps connections by this address: a connection is only used again for the name that its
         # certificate was checked against.
-        name = f"[{tls_name}]" if ":" in tls_name else tls_name
-        uri = f"https://{name}:{target.port}{path}".encode("ascii")
-        fields = Headers({"Host": [host_header], **{key: [value] for key, value in headers.items()}})
-        work = Deferred.fromCoroutine(_exchange(agent, method.encode("ascii"), uri, fields, body, max_bytes))
+        name = f"[{request.tls_name}]" if ":" in request.tls_name else request.tls_name
+        uri = f"https://{name}:{request.target.port}{request.path}".encode("ascii")
+        fields = Headers({"Host": [request.host_header], **{key: [value] for key, value in request.headers.items()}})
+        method = request.method.encode("ascii")
+        work = Deferred.fromCoroutine(_exchange(agent, method, uri, fields, request.body, max_bytes))
         try:
             return await work.addTimeout(seconds, self._reactor)
         except HttpFailure:

@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 
 from federation.rules.endpoint import parse_server_name
 from federation.wire.discovery import Target
-from federation.wire.http import Http, HttpFailure
+from federation.wire.http import Http, HttpFailure, HttpRequest
 from federation.wire.well_known import MAX_BYTES, Record, WellKnownError, parse
 
 PATH = "/.well-known/matrix/server"
@@ -58,9 +58,8 @@ class WellKnownFetch:
             if seconds <= 0:
                 return Fetched(None, "took too long")
             try:
-                answer = await self._http.request(
-                    target, target.host, host_header, "GET", path, self._headers, None, seconds, MAX_BYTES
-                )
+                request = HttpRequest(target, target.host, host_header, "GET", path, self._headers)
+                answer = await self._http.request(request, seconds, MAX_BYTES)
             except HttpFailure as failure:
                 return Fetched(None, str(failure))
             location = answer.headers.get("location")

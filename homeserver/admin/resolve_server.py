@@ -24,7 +24,7 @@ from federation.wire.addresses import AddressFilter
 from federation.wire.discovery import DiscoveryFailed, Route, Step, Target
 from federation.wire.dns import Dns, SystemDns
 from federation.wire.domains import Domains
-from federation.wire.http import ConnectFailure, Http, HttpFailure, TwistedHttp, permitted_addresses
+from federation.wire.http import ConnectFailure, Http, HttpFailure, HttpRequest, TwistedHttp, permitted_addresses
 from federation.wire.key_answers import MAX_ANSWER_BYTES, KeyAnswerError, check
 from federation.wire.pins import pin_of_row
 from federation.wire.resolver import Resolver
@@ -92,10 +92,8 @@ class AskedKeys:
             return {}
         for target in route.targets:
             try:
-                answer = await self._http.request(
-                    target, route.tls_name, route.host_header, "GET", KEYS_PATH, self._headers, None,
-                    KEYS_SECONDS, MAX_ANSWER_BYTES,
-                )  # fmt: skip
+                request = HttpRequest(target, route.tls_name, route.host_header, "GET", KEYS_PATH, self._headers)
+                answer = await self._http.request(request, KEYS_SECONDS, MAX_ANSWER_BYTES)
             except ConnectFailure:
                 continue
             except HttpFailure:

@@ -5,7 +5,7 @@ addresses and ports with the names that their certificates are made out to; the 
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.task import Clock
 
 from federation.wire.discovery import Target
-from federation.wire.http import CONNECT_SECONDS, ConnectFailure, HttpAnswer, HttpFailure, TooLarge
+from federation.wire.http import CONNECT_SECONDS, ConnectFailure, HttpAnswer, HttpFailure, HttpRequest, TooLarge
 from federation.wire.network import Network
 from homeserver.web.call import Answer, Call
 from homeserver.web.router import Router
@@ -141,34 +141,24 @@ class Wire:
         self._name = name
         self._process = process
 
-    async def request(
-        self,
-        target: Target,
-        tls_name: str,
-        host_header: str,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        seconds: float,
-        max_bytes: int,
-    ) -> HttpAnswer:
+    async def request(self, request: HttpRequest, seconds: float, max_bytes: int) -> HttpAnswer:
         """One request, there and back."""
         internet = self._internet
         self._process.under_way += 1
         try:
-            host = await self._connect(target, tls_name)
-            internet.requests.append((self._name, host.name, method, path.partition("?")[0]))
-            fields = {"host": host_header, **{key.lower(): value for key, value in headers.items()}}
+            host = await self._connect(request.target, request.tls_name)
+            internet.requests.append((self._name, host.name, request.method, request.path.partition("?")[0]))
+            fields = {"host": request.host_header, **{key.lower(): value for key, value in request.headers.items()}}
             done: Deferred[HttpAnswer] = Deferred()
 
             def deliver(answered: "Deferred[HttpAnswer] | None") -> None:
-                self._deliver(host, Call(method, path, fields, body or b"", "192.0.2.7"), answered)
+                call = Call(request.method, request.path, fields, request.body or b"", "192.0.2.7")
+                self._deliver(host, call, answered)
 
             weather = internet.weather
             if not weather.lost():
                 internet.clock.callLater(weather.wait(), deliver, done)
-                if method != "POST" and weather.doubled():  # tried a second time by who got no answer to the first
+                if request.method != "POST" and weather.doubled():  # tried a second time by who got no answer to the first
                     internet.clock.callLater(weather.wait() + weather.wait(), deliver, None)
             try:
                 answer = await done.addTimeout(seconds, self._process)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
 """An internet of functions: each host and port is a function from a request to an answer."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -11,24 +11,13 @@ from federation.wire.client import FederationClient
 from federation.wire.destinations import InMemoryDestinations
 from federation.wire.discovery import Target
 from federation.wire.domains import Domains
-from federation.wire.http import ConnectFailure, HttpAnswer, TooLarge
+from federation.wire.http import ConnectFailure, HttpAnswer, HttpRequest, TooLarge
 from federation.wire.resolver import Resolver
 from federation.wire.well_known import Pin, Policy
 from federation.wire.well_known_fetch import WellKnownFetch
 from tests.fakes.dns import FakeDns
 
-
-class Sent(NamedTuple):
-    target: Target
-    tls_name: str
-    host_header: str
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes | None
-
-
-Server = Callable[[Sent], HttpAnswer]
+Server = Callable[[HttpRequest], HttpAnswer]
 
 
 def answer(body: Any, status: int = 200, **headers: str) -> HttpAnswer:
@@ -41,29 +30,17 @@ class FakeHttp:
 
     def __init__(self) -> None:
         self.servers: dict[Target, Server] = {}
-        self.sent: list[Sent] = []
+        self.sent: list[HttpRequest] = []
 
     def on(self, host: str, port: int, server: Server) -> None:
         self.servers[Target(host, port)] = server
 
-    async def request(
-        self,
-        target: Target,
-        tls_name: str,
-        host_header: str,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        seconds: float,
-        max_bytes: int,
-    ) -> HttpAnswer:
-        sent = Sent(target, tls_name, host_header, method, path, headers, body)
-        self.sent.append(sent)
-        server = self.servers.get(target)
+    async def request(self, request: HttpRequest, seconds: float, max_bytes: int) -> HttpAnswer:
+        self.sent.append(request)
+        server = self.servers.get(request.target)
         if server is None:
-            raise ConnectFailure(f"nobody at {target.host} port {target.port}")
-        got = server(sent)
+            raise ConnectFailure(f"nobody at {request.target.host} port {request.target.port}")
+        got = server(request)
         if len(got.body) > max_bytes:
             raise TooLarge("too large")
         return got

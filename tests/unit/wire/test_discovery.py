@@ -4,7 +4,8 @@ import pytest
 import pytest_twisted
 
 from federation.wire.discovery import DiscoveryFailed, SrvRecord, Target, order_srv
-from tests.fakes.wire import HttpAnswer, Sent, World, answer
+from federation.wire.http import HttpAnswer, HttpRequest
+from tests.fakes.wire import World, answer
 
 FED, OLD = "_matrix-fed._tcp.", "_matrix._tcp."
 
@@ -106,7 +107,7 @@ async def test_e05_failures_are_cached_with_growing_back_off() -> None:
 
 
 def redirects(world: World, count: int) -> None:
-    def serve(sent: Sent) -> HttpAnswer:
+    def serve(sent: HttpRequest) -> HttpAnswer:
         number = int(sent.path[2:]) if sent.path.startswith("/r") else 0
         if number == count:
             return answer({"m.server": "b.example:1"})

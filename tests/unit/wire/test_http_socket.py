@@ -18,7 +18,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from federation.wire.addresses import AddressFilter
 from federation.wire.discovery import Target
-from federation.wire.http import ConnectFailure, HttpAnswer, HttpFailure, TooLarge, TwistedHttp
+from federation.wire.http import ConnectFailure, HttpAnswer, HttpFailure, HttpRequest, TooLarge, TwistedHttp
 from federation.wire.tls import TlsPolicy
 from tests.fakes.dns import FakeDns
 
@@ -116,9 +116,8 @@ class Place:
     ) -> HttpAnswer:
         method = "GET" if body is None else "PUT"
         target = Target(host, self.number)
-        return await http.request(
-            target, tls_name or host, "a.example", method, "/x?y", {"User-Agent": "t"}, body, seconds, max_bytes
-        )
+        request = HttpRequest(target, tls_name or host, "a.example", method, "/x?y", {"User-Agent": "t"}, body)
+        return await http.request(request, seconds, max_bytes)
 
 
 @pytest.fixture

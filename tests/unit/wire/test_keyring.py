@@ -24,11 +24,12 @@ from federation.rules.signing import (
     with_signature,
 )
 from federation.wire import xmatrix
+from federation.wire.http import HttpRequest
 from federation.wire.keyring import FREE_FETCHES, KeyRing, Notary
 from federation.wire.own_keys import OwnKeys
 from federation.wire.request_auth import RequestAuth
 from storage.tables.database import Database
-from tests.fakes.wire import Sent, World, answer, key_document
+from tests.fakes.wire import World, answer, key_document
 
 DAY = 86_400_000
 A = SigningKey.from_seed(b"a" * 32, "a.example")
@@ -56,7 +57,7 @@ class Ring:
         self.world.http.on(host, 8448, lambda sent: answer(document()))
 
     def notary(self, documents: Callable[[Any], list[Any]]) -> None:
-        def serve(sent: Sent) -> Any:
+        def serve(sent: HttpRequest) -> Any:
             assert sent.body is not None
             signed = [sign_json(one, "notary.example", N) for one in documents(orjson.loads(sent.body))]
             return answer({"server_keys": signed})

@@ -8,8 +8,9 @@ import pytest_twisted
 
 from federation.rules.signing import SigningKey
 from federation.wire.discovery import DiscoveryFailed
+from federation.wire.http import HttpRequest
 from federation.wire.well_known import Outcome, Pin, decide, make_record, parse
-from tests.fakes.wire import Sent, World, answer, key_document
+from tests.fakes.wire import World, answer, key_document
 
 NOW = 1_700_000_000_000
 LATER = NOW + 86_400_000
@@ -111,7 +112,7 @@ class Domain:
         world.resolver.keys = Keys()
 
     def publish(self, host: str, *keys: SigningKey) -> None:
-        def serve(sent: Sent) -> Any:
+        def serve(sent: HttpRequest) -> Any:
             return answer(key_document("a.example", *keys, until=self.world.now + 86_400_000))
 
         self.world.http.on(host, 443, serve)
