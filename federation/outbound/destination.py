@@ -34,7 +34,7 @@ DORMANT_AFTER = 4
 """After this many failures in a row the queue in memory is let go: what is missing is read from the log later."""
 
 
-class Verdict(Enum):
+class Remedy(Enum):
     """What to do after a refusal."""
 
     RETRY = auto()
@@ -143,14 +143,14 @@ class Destination:
         self.in_flight = self.probing = False
         self._fail(now, dice, reason)
 
-    def refused(self, now: int, dice: float, reason: str, items: int, retry_after: int | None = None) -> Verdict:
+    def refused(self, now: int, dice: float, reason: str, items: int, retry_after: int | None = None) -> Remedy:
         """The peer answered a batch of ``items`` with an error; ``retry_after`` (ms) is the wait that it asked for."""
         self.in_flight = False
         was_probe, self.probing = self.probing, False
         if retry_after is not None:
             self._fail(now, dice, reason)
             self.retry_at = max(self.retry_at, now + min(retry_after, LONGEST_DELAY_MS))
-            return Verdict.RETRY
+            return Remedy.RETRY
         if items > 1:
             self.room = max(1, items // 2)
         elif items == 1 and not was_probe:
@@ -159,15 +159,15 @@ class Destination:
                 self.probing = True
                 self.reason = reason
                 self.retry_at = now
-                return Verdict.PROBE
+                return Remedy.PROBE
             if self.refusals > 2:
                 self.refusals = 0
                 self.retry_at = now
-                return Verdict.SET_ASIDE
+                return Remedy.SET_ASIDE
         if was_probe:
             self.refusals = 0  # the peer refuses everything: that is no evidence against the item
         self._fail(now, dice, reason)
-        return Verdict.RETRY
+        return Remedy.RETRY
 
     def alive(self, now: int) -> bool:
         """The peer has shown life: the wait is over. Whether that changed anything."""

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from twisted.logger import Logger
 
-from federation.outbound.destination import MAX_EDUS, Verdict
+from federation.outbound.destination import MAX_EDUS, Remedy
 from federation.outbound.device_streams import stream_id, stream_ids, unknown_before
 from federation.outbound.lane import DeviceChange, Flight, Lane, edu, edu_of_bytes, take_latest, transaction
 from federation.outbound.ports import DeviceUpdates, TransactionSender
@@ -70,16 +70,16 @@ class Dispatch:
 
     async def _refused(self, lane: Lane, flight: Flight, problem: RequestRefused) -> None:
         destination = lane.destination
-        verdict = destination.refused(
+        remedy = destination.refused(
             self._now_ms(), self._dice(), str(problem), flight.items, getattr(problem, "retry_after_ms", None)
         )
-        if verdict is Verdict.SET_ASIDE:
+        if remedy is Remedy.SET_ASIDE:
             self.counts["set_aside"] += 1
             _log.warn(
                 "{server} takes transactions but not this one, left out: {why}", server=destination.server, why=problem
             )
             await self._landed(lane, flight)
-        elif verdict is Verdict.RETRY:
+        elif remedy is Remedy.RETRY:
             if flight.items > 1:
                 lane.flight = None  # made again, smaller
             self._after_failure(lane)

@@ -6,7 +6,6 @@ to them (loss, delay, duplicates) is decided by a seeded ``Weather``.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import orjson
@@ -43,27 +42,9 @@ from homeserver.web.router import Router
 from storage.log import events as event_log
 from storage.log.append import Kind
 from storage.memory import MemoryStore, open_memory_log
+from tests.fakes.weather import Weather
 
 T = TypeVar("T")
-
-
-@dataclass
-class Weather:
-    """What the wire does. Chances are between 0 and 1, delays in seconds."""
-
-    chance: random.Random
-    loss: float = 0.0
-    duplicates: float = 0.0
-    delay: float = 0.0
-
-    def lost(self) -> bool:
-        return self.loss > 0 and self.chance.random() < self.loss
-
-    def doubled(self) -> bool:
-        return self.duplicates > 0 and self.chance.random() < self.duplicates
-
-    def wait(self) -> float:
-        return self.chance.random() * self.delay if self.delay else 0.0
 
 
 class Town:

@@ -1,5 +1,8 @@
 """Scenes between two and three servers: who joins, who says what, who sees it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 
 from federation.rules.room_versions import ROOM_VERSIONS
@@ -9,6 +12,25 @@ from tests.fakes.town import Town, Twin
 def two() -> tuple[Town, Twin, Twin]:
     town = Town()
     return town, town.server("a"), town.server("b")
+
+
+def together() -> tuple[Town, Twin, Twin, str]:
+    """Alice on one server and Bob on the other, in a room."""
+    town, a, b = two()
+    room = a.create("alice")
+    b.join("bob", room, via=a)
+    town.settle()
+    return town, a, b, room
+
+
+@contextmanager
+def unheard(town: Town, server: Twin) -> Iterator[None]:
+    """What this server does meanwhile reaches nobody."""
+    queued = server.outbox.queue
+    server.outbox.queue = lambda server, pdu: None  # type: ignore[method-assign,assignment]
+    yield
+    town.settle()
+    server.outbox.queue = queued  # type: ignore[method-assign]
 
 
 def agree(room_id: str, *servers: Twin) -> None:
@@ -51,10 +73,7 @@ def test_a_third_server_hears_of_a_join_through_the_first() -> None:
 
 
 def test_fork_and_merge() -> None:
-    town, a, b = two()
-    room = a.create("alice")
-    b.join("bob", room, via=a)
-    town.settle()
+    town, a, b, room = together()
     town.cut.add(frozenset("ab"))
     a.say("alice", room, "left")
     a.state("alice", room, "m.room.topic", {"topic": "left"})
@@ -71,10 +90,7 @@ def test_fork_and_merge() -> None:
 
 
 def test_kick_across_servers_beats_a_message_in_flight() -> None:
-    town, a, b = two()
-    room = a.create("alice")
-    b.join("bob", room, via=a)
-    town.settle()
+    town, a, b, room = together()
     town.cut.add(frozenset("ab"))
     town.run(a.membership.kick(a.who("alice"), room, "@bob:b", None))
     late = b.say("bob", room, "still here")
@@ -100,16 +116,10 @@ def test_redaction_travels() -> None:
 
 
 def test_missing_events_are_fetched() -> None:
-    town, a, b = two()
-    room = a.create("alice")
-    b.join("bob", room, via=a)
-    town.settle()
-    queued = a.outbox.queue
-    a.outbox.queue = lambda server, pdu: None  # type: ignore[method-assign,assignment]
-    for number in range(5):
-        a.say("alice", room, f"lost {number}")
-    town.settle()
-    a.outbox.queue = queued  # type: ignore[method-assign]
+    town, a, b, room = together()
+    with unheard(town, a):
+        for number in range(5):
+            a.say("alice", room, f"lost {number}")
     a.say("alice", room, "found")
     town.settle()
     assert b.bodies(room) == [*(f"lost {number}" for number in range(5)), "found"]
@@ -117,17 +127,11 @@ def test_missing_events_are_fetched() -> None:
 
 
 def test_a_gap_too_wide_is_bridged_by_state() -> None:
-    town, a, b = two()
-    room = a.create("alice")
-    b.join("bob", room, via=a)
-    town.settle()
-    queued = a.outbox.queue
-    a.outbox.queue = lambda server, pdu: None  # type: ignore[method-assign,assignment]
-    a.state("alice", room, "m.room.topic", {"topic": "unheard"})
-    for number in range(40):
-        a.say("alice", room, f"lost {number}")
-    town.settle()
-    a.outbox.queue = queued  # type: ignore[method-assign]
+    town, a, b, room = together()
+    with unheard(town, a):
+        a.state("alice", room, "m.room.topic", {"topic": "unheard"})
+        for number in range(40):
+            a.say("alice", room, f"lost {number}")
     a.say("alice", room, "found")
     town.settle()
     assert b.bodies(room)[-1] == "found"
@@ -153,10 +157,7 @@ def test_history_from_before_the_join() -> None:
 
 
 def test_leaving_and_coming_back() -> None:
-    town, a, b = two()
-    room = a.create("alice")
-    b.join("bob", room, via=a)
-    town.settle()
+    town, a, b, room = together()
     town.run(b.membership.leave(b.who("bob"), room, None))
     town.settle()
     assert a.member("@bob:b", room) == "leave"

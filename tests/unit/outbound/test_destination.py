@@ -10,8 +10,8 @@ from federation.outbound.destination import (
     LONGEST_DELAY_MS,
     MAX_PDUS,
     Destination,
+    Remedy,
     Stored,
-    Verdict,
 )
 
 
@@ -75,7 +75,7 @@ def test_success_forgets_failures() -> None:
     assert (peer.failures, peer.retry_at, peer.reason) == (0, 0, "")
 
 
-def refuse(peer: Destination, items: int, now: int = 0) -> Verdict:
+def refuse(peer: Destination, items: int, now: int = 0) -> Remedy:
     peer.begin()
     return peer.refused(now, 0.5, "bad", items)
 
@@ -84,7 +84,7 @@ def test_refusals_make_batches_smaller_and_success_larger() -> None:
     peer = Destination("peer")
     sizes = []
     while peer.room > 1:
-        assert refuse(peer, peer.room) is Verdict.RETRY
+        assert refuse(peer, peer.room) is Remedy.RETRY
         sizes.append(peer.room)
     assert sizes == [25, 12, 6, 3, 1]
     for _ in range(6):
@@ -95,20 +95,20 @@ def test_refusals_make_batches_smaller_and_success_larger() -> None:
 
 def test_e03_one_item_is_set_aside_after_an_empty_transaction_was_taken() -> None:
     peer = Destination("peer", room=1)
-    assert refuse(peer, 1) is Verdict.RETRY
-    assert refuse(peer, 1) is Verdict.PROBE
+    assert refuse(peer, 1) is Remedy.RETRY
+    assert refuse(peer, 1) is Remedy.PROBE
     assert peer.ready(0)
     peer.begin()
     peer.accepted(0)
-    assert refuse(peer, 1) is Verdict.SET_ASIDE
+    assert refuse(peer, 1) is Remedy.SET_ASIDE
 
 
 def test_e03_a_peer_that_refuses_everything_loses_nothing() -> None:
     peer = Destination("peer", room=1)
     for _ in range(20):
-        assert refuse(peer, 1) is Verdict.RETRY
-        assert refuse(peer, 1) is Verdict.PROBE
-        assert refuse(peer, 0) is Verdict.RETRY
+        assert refuse(peer, 1) is Remedy.RETRY
+        assert refuse(peer, 1) is Remedy.PROBE
+        assert refuse(peer, 0) is Remedy.RETRY
     assert peer.failures > DORMANT_AFTER
 
 
@@ -116,6 +116,6 @@ def test_e03_a_peer_that_refuses_everything_loses_nothing() -> None:
 def test_a_peer_is_left_alone_for_as_long_as_it_asks(asked: int) -> None:
     peer = Destination("peer")
     peer.begin()
-    assert peer.refused(0, 0.5, "slow down", 10, asked) is Verdict.RETRY
+    assert peer.refused(0, 0.5, "slow down", 10, asked) is Remedy.RETRY
     assert peer.retry_at == max(asked, FIRST_DELAY_MS)
     assert peer.room == MAX_PDUS

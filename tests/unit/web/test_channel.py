@@ -9,7 +9,6 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock, deferLater
 
@@ -18,6 +17,7 @@ from homeserver.web.forwarded import TrustedProxies
 from homeserver.web.http import ConnectionLimits, HttpFactory, HttpServer, Timeouts
 from homeserver.web.limits import Limits
 from homeserver.web.router import Auth, Route, Router
+from tests.fakes.loopback import LoopbackServer, closed_after, settle
 
 reactor: Any = real_reactor
 BIG = 3_000_000
@@ -77,7 +77,7 @@ def split(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
     return found
 
 
-class Place:
+class Place(LoopbackServer):
     """A server with its port, clock and a few routes."""
 
     def __init__(self, proxies: TrustedProxies | None = None, **rest: Any) -> None:
@@ -96,8 +96,7 @@ class Place:
         router = Router(routes, None, Limits({}, lambda: 0.0))  # type: ignore[arg-type]
         self.server = HttpServer(router, self.clock, Timeouts(30, 90, 2), now_ms=lambda: 0, **rest)
         self.server.open()
-        self.port = reactor.listenTCP(0, HttpFactory(self.server, proxies), interface="127.0.0.1")
-        self.peers: list[Peer] = []
+        super().__init__(HttpFactory(self.server, proxies))
 
     def echo(self, call: Call) -> dict[str, Any]:
         self.calls.append(call)
@@ -112,34 +111,15 @@ class Place:
         return call.params  # type: ignore[return-value]
 
     async def connect(self, data: bytes = b"") -> Peer:
-        endpoint = HostnameEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
-        peer = await connectProtocol(endpoint, Peer())
-        self.peers.append(peer)
+        peer = await self.dial(Peer())
         peer.transport.write(data)
         return peer
 
-    async def settle(self, wanted: Callable[[], bool]) -> None:
-        for _ in range(500):
-            if wanted():
-                return
-            await deferLater(reactor, 0.005, lambda: None)
-        raise AssertionError("it never came to that")
 
 
 @pytest.fixture
 def place() -> Iterator[Callable[..., Place]]:
-    places: list[Place] = []
-
-    def make(**rest: Any) -> Place:
-        places.append(Place(**rest))
-        return places[-1]
-
-    yield make
-    for made in places:
-        made.port.stopListening()
-        for peer in made.peers:
-            if not peer.gone:
-                peer.transport.abortConnection()
+    yield from closed_after(Place)
 
 
 def get(path: str, *lines: str) -> bytes:
@@ -213,11 +193,11 @@ async def test_h01_ambiguous_framing(place: Any, request_bytes: bytes) -> None:
 async def test_h01_pipelined_answers_keep_their_order(place: Any) -> None:
     here = place()
     peer = await here.connect(get("/wait/one") + get("/wait/two") + get("/echo") + post(b"x" * 9, "Content-Length: 9"))
-    await here.settle(lambda: here.waiting)
+    await settle(lambda: here.waiting)
     await deferLater(reactor, 0.02, lambda: None)
     assert len(here.calls) == 1, "the second waits for the first"
     here.waiting[0].callback(None)
-    await here.settle(lambda: len(here.waiting) == 2)
+    await settle(lambda: len(here.waiting) == 2)
     here.waiting[1].callback(None)
     answers = [orjson.loads(body) for _, _, body in await peer.answers(4)]
     assert answers[:2] == [{"name": "one"}, {"name": "two"}] and answers[3]["body"] == "x" * 9
@@ -252,7 +232,7 @@ async def test_h02_oversize_bodies_are_refused_while_read(place: Any, request_by
     ((status, _, body),) = await peer.answers(1)
     assert (status, orjson.loads(body)["errcode"]) == (413, "M_TOO_LARGE")
     peer.transport.write(b"x" * 100_000)  # nobody keeps it
-    await here.settle(lambda: all(not channel._buffer for channel in here.server.channels))
+    await settle(lambda: all(not channel._buffer for channel in here.server.channels))
     here.clock.pump([1] * 6)
     await peer.ended()
     assert here.calls == []
@@ -291,7 +271,7 @@ async def test_h02_heads_are_bounded(place: Any, request_bytes: bytes) -> None:
 async def test_h03_slow_requests_are_cut_and_others_served(place: Any, part: bytes) -> None:
     here = place()
     slow = await here.connect(part)
-    await here.settle(lambda: len(here.server.channels) == 1)
+    await settle(lambda: len(here.server.channels) == 1)
     for _ in range(8):
         here.clock.advance(5)
         slow.transport.write(b"x")  # trickling does not help
@@ -308,7 +288,7 @@ async def test_h03_idle_connections_are_cut_and_waiting_calls_are_not(place: Any
     silent = await here.connect()
     waiting = await here.connect(get("/wait/a"))
     await idle.answers(1)
-    await here.settle(lambda: here.waiting and len(here.server.channels) == 3)
+    await settle(lambda: here.waiting and len(here.server.channels) == 3)
     here.clock.pump([10] * 10)
     await idle.ended()
     await silent.ended()
@@ -327,7 +307,7 @@ async def test_h03_connections_per_address_and_in_all(place: Any) -> None:
     third = await here.connect(get("/echo"))
     assert await third.ended() == b""
     first.transport.loseConnection()
-    await here.settle(lambda: len(here.server.channels) == 1)
+    await settle(lambda: len(here.server.channels) == 1)
     assert (await (await here.connect(get("/echo"))).answers(1))[0][0] == 200
     crowd = place(limits=ConnectionLimits(total=1, per_address=5), proxies=TrustedProxies(["127.0.0.1"]))
     await (await crowd.connect(get("/echo"))).answers(1)
@@ -340,13 +320,13 @@ async def test_h05_who_does_not_read_is_cut(place: Any) -> None:
     peer = await here.connect()
     peer.transport.pauseProducing()
     peer.transport.write(get("/big") * 50)
-    await here.settle(lambda: any(channel._congested for channel in here.server.channels))
+    await settle(lambda: any(channel._congested for channel in here.server.channels))
     assert len(here.server.channels) == 1
     (channel,) = here.server.channels
-    await here.settle(lambda: not channel.transport.dataBuffer or channel._congested)
+    await settle(lambda: not channel.transport.dataBuffer or channel._congested)
     assert len(channel.transport.dataBuffer) + channel.transport._tempDataLen < 3 * BIG, "one answer at a time"
     here.clock.pump([10] * 11)
-    await here.settle(lambda: not here.server.channels)
+    await settle(lambda: not here.server.channels)
 
 
 @ensureDeferred
@@ -355,7 +335,7 @@ async def test_h05_who_reads_again_gets_everything(place: Any) -> None:
     peer = await here.connect()
     peer.transport.pauseProducing()
     peer.transport.write(get("/big") * 2)
-    await here.settle(lambda: any(channel._congested for channel in here.server.channels))
+    await settle(lambda: any(channel._congested for channel in here.server.channels))
     peer.transport.resumeProducing()
     assert [len(body) for _, _, body in await peer.answers(2)] == [BIG] * 2
 
@@ -385,11 +365,11 @@ async def test_b10_forwarded_addresses(place: Any, trusted: Any, forwarded: str,
 async def test_a_client_that_leaves_is_noticed(place: Any) -> None:
     here = place()
     peer = await here.connect(get("/wait/a"))
-    await here.settle(lambda: here.calls)
+    await settle(lambda: here.calls)
     left: list[bool] = []
     here.calls[0].on_closed(lambda: left.append(True))
     peer.transport.abortConnection()
-    await here.settle(lambda: left)
+    await settle(lambda: left)
     here.waiting[0].callback(None)  # and the late answer goes nowhere
     assert here.calls[0].closed and not here.server.channels
 
@@ -400,7 +380,7 @@ async def test_stopping_answers_what_waits_and_closes(place: Any) -> None:
     waiting = await here.connect(get("/wait/a"))
     idle = await here.connect(get("/echo"))
     await idle.answers(1)
-    await here.settle(lambda: here.waiting)
+    await settle(lambda: here.waiting)
     await here.server.stop()
     ((status, headers, _),) = split(await waiting.ended())
     assert status == 200 and headers["connection"] == "close"
@@ -412,7 +392,7 @@ async def test_stopping_answers_what_waits_and_closes(place: Any) -> None:
 async def test_stopping_does_not_wait_for_ever(place: Any) -> None:
     here = place()
     stuck = await here.connect(post(b"hal", "Content-Length: 9"))
-    await here.settle(lambda: here.server.channels and next(iter(here.server.channels))._head)
+    await settle(lambda: here.server.channels and next(iter(here.server.channels))._head)
     stopped = here.server.stop(5)
     here.clock.pump([1] * 5)
     await stopped

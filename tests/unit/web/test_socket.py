@@ -16,7 +16,6 @@ from autobahn.websocket.compress import (
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as real_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, connectProtocol
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 
@@ -24,6 +23,7 @@ from homeserver.web.http import ConnectionLimits, HttpFactory, HttpServer
 from homeserver.web.limits import Limits
 from homeserver.web.router import Router
 from homeserver.web.socket import SharedFrame, Socket, SocketServer, SocketSettings
+from tests.fakes.loopback import LoopbackServer, closed_after, settle
 
 reactor: Any = real_reactor
 
@@ -101,20 +101,17 @@ class RawPeer(Protocol):
         return int(struct.unpack("!H", payload[:2])[0])
 
 
-class Place:
+class Place(LoopbackServer):
     def __init__(self, limits: ConnectionLimits | None = None, **settings: Any) -> None:
         self.handler = Handler()
         self.settings = SocketSettings(path="/stream", **settings)
         self.sockets = SocketServer(self.handler, self.settings, reactor)
         router = Router([], None, Limits({}, lambda: 0.0))  # type: ignore[arg-type]
         self.server = HttpServer(router, reactor, limits=limits or ConnectionLimits(), upgrades=self.sockets)
-        self.port = reactor.listenTCP(0, HttpFactory(self.server), interface="127.0.0.1")
-        self.peers: list[RawPeer] = []
+        super().__init__(HttpFactory(self.server))
 
     async def connect(self, *lines: str, path: str = "/stream", more: bytes = b"") -> RawPeer:
-        endpoint = HostnameEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
-        peer = await connectProtocol(endpoint, RawPeer())
-        self.peers.append(peer)
+        peer = await self.dial(RawPeer())
         usual = ("Host: x", "Upgrade: websocket", "Connection: keep-alive, Upgrade", "Sec-WebSocket-Version: 13")
         key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
         head = "\r\n".join((f"GET {path} HTTP/1.1", *usual, key, *lines, "", ""))
@@ -129,28 +126,9 @@ class Place:
         return peer, self.handler.sockets[-1]
 
 
-async def settle(wanted: Callable[[], Any]) -> None:
-    for _ in range(1000):
-        if wanted():
-            return
-        await deferLater(reactor, 0.005, lambda: None)
-    raise AssertionError("it never came to that")
-
-
 @pytest.fixture
 def place() -> Iterator[Callable[..., Place]]:
-    places: list[Place] = []
-
-    def make(**rest: Any) -> Place:
-        places.append(Place(**rest))
-        return places[-1]
-
-    yield make
-    for made in places:
-        made.port.stopListening()
-        for peer in made.peers:
-            if not peer.gone:
-                peer.transport.abortConnection()
+    yield from closed_after(Place)
 
 
 @ensureDeferred
