@@ -209,4 +209,6 @@ class Synapse(Server):
             "rc_invites": {"per_room": free, "per_user": free, "per_issuer": free},
             "rc_room_creation": free,
             "rc_presence": {"per_user": free},
+            # It would answer the same /sync again from memory for two minutes: not what is asked here.
+            "caches": {"sync_response_cache_duration": "0s"},
         }
