@@ -22,6 +22,7 @@ from federation.rules.signing import SigningKey
 from federation.wire.client import FederationClient
 from federation.wire.destinations import InMemoryDestinations
 from federation.wire.domains import Domains
+from federation.wire.key_validity import KeyValidity
 from federation.wire.keyring import KeyRing, Notary
 from federation.wire.network import Network, system_network
 from federation.wire.own_keys import OwnKeys
@@ -113,7 +114,14 @@ class Federation:
         self._make_wire(signing_keys)
         self.calls = Calls(self.client)
         self.rooms = FederatedRooms(
-            rooms, membership, signing_keys[0], self.keys, RemotePeers(self.calls), reactor, self._user_exists
+            rooms,
+            membership,
+            signing_keys[0],
+            self.keys,
+            RemotePeers(self.calls),
+            reactor,
+            self._user_exists,
+            KeyValidity(self._network.http, USER_AGENT).is_valid,
         )
         federated = self.rooms
         membership.remote = Remote(

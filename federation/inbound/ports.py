@@ -74,8 +74,15 @@ class LetsIn(Protocol):
     async def knock(self, origin: str, room_id: str, event_id: str, pdu: Any) -> dict[str, Any]:
         """The answer of send_knock."""
 
-    async def exchange(self, origin: str, room_id: str, pdu: Any) -> None:
-        """An invite that a third-party invite has become."""
+
+class ExchangesInvites(Protocol):
+    """Invites by e-mail or phone, once it is known whom they are for."""
+
+    async def exchange(self, origin: str, room_id: str, pdu: Mapping[str, Any]) -> None:
+        """An invite that a pending one of our users has become."""
+
+    async def bound(self, user_id: object, invites: object) -> None:
+        """A user of ours has bound an address; ``invites`` wait for it. Both as they were sent."""
 
 
 class TakesInvites(Protocol):

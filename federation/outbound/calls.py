@@ -198,6 +198,11 @@ class Calls:
         body = {**_plain(pdu), "unsigned": {"invite_room_state": room_state}}
         return _shaped(server, _second(await self._ask(server, "PUT", uri, body, seconds=SLOW_SECONDS)), InviteAnswer)
 
+    async def exchange_third_party_invite(self, server: str, room_id: str, event: Mapping[str, Any]) -> None:
+        """PUT exchange_third_party_invite: the inviting server makes the invite that ``event`` describes."""
+        uri = _uri("/_matrix/federation/v1/exchange_third_party_invite", room_id)
+        await self._ask(server, "PUT", uri, dict(event), seconds=SLOW_SECONDS)
+
     async def _either(
         self, server: str, name: str, room_id: str, event_id: str, pdu: Any, query: list[tuple[str, str]]
     ) -> Any:

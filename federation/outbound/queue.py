@@ -156,7 +156,9 @@ class Outbound:
         target = self._target(entry)
         if target is not None:
             self._add_target(to, target, note)
-        to.pop(server_name_of(entry.user_id), None)
+        if target is None or not target.endswith(self._suffix):
+            # The sender's server has its event, unless we made it: the invite of a user of ours, redeemed by e-mail.
+            to.pop(server_name_of(entry.user_id), None)
         due = Due(entry.position, entry.ref)
         for server in to:
             lane = self.lane(server)

@@ -124,18 +124,27 @@ def _check_third_party_invite(change: _Change) -> None:
     invite = change.state.get(("m.room.third_party_invite", token))
     if invite is None or invite.sender != change.event.sender:
         raise AuthError("The sender gave no such third-party invite")
-    if not _has_valid_signature(signed, invite.content):
+    if not keys_that_signed(signed, invite.content):
         raise AuthError("The third-party invite is not signed with one of its keys")
 
 
-def _has_valid_signature(signed: Mapping[str, Any], invite: Mapping[str, Any]) -> bool:
+class InviteKey(NamedTuple):
+    """A key of a third-party invite: as it is written there, its 32 bytes, and where to ask whether it is still good."""
+
+    text: str
+    key: bytes
+    validity_url: str | None
+
+
+def keys_that_signed(signed: Mapping[str, Any], invite: Mapping[str, Any]) -> list[InviteKey]:
+    """The keys of a third-party invite with which somebody has signed for whom it is; none when nobody has."""
     signatures = signed.get("signatures")
     if not isinstance(signatures, dict):
-        return False
+        return []
     try:
         message = bytes_to_sign(signed)
     except MatrixError:
-        return False
+        return []
     texts = [
         text
         for of_server in signatures.values()
@@ -143,24 +152,24 @@ def _has_valid_signature(signed: Mapping[str, Any], invite: Mapping[str, Any]) -
         for key_id, text in of_server.items()
         if key_id.startswith("ed25519:")
     ][:_MAX_INVITE_SIGNATURES]
-    keys = _invite_keys(invite)
-    return any(signature_is_valid(message, text, key) for key in keys for text in texts)
+    return [one for one in _invite_keys(invite) if any(signature_is_valid(message, text, one.key) for text in texts)]
 
 
-def _invite_keys(invite: Mapping[str, Any]) -> list[bytes]:
+def _invite_keys(invite: Mapping[str, Any]) -> list[InviteKey]:
     """The public keys of a third-party invite: ``public_key``, and those in ``public_keys``."""
     listed = invite.get("public_keys")
-    texts = [invite.get("public_key")]
-    if isinstance(listed, list):
-        texts += [entry.get("public_key") for entry in listed if isinstance(entry, dict)]
+    entries = [invite, *(listed if isinstance(listed, list) else ())]
     keys = []
-    for text in texts[:_MAX_INVITE_KEYS]:
+    for entry in entries[:_MAX_INVITE_KEYS]:
+        text = entry.get("public_key") if isinstance(entry, dict) else None
         if not isinstance(text, str):
             continue
+        url = entry.get("key_validity_url")
         try:
-            keys.append(decode_base64(text.replace("-", "+").replace("_", "/")))
+            key = decode_base64(text.replace("-", "+").replace("_", "/"))
         except ValueError:
             continue
+        keys.append(InviteKey(text, key, url if isinstance(url, str) else None))
     return keys
 
 

@@ -50,7 +50,7 @@ class WellKnownFetch:
             if url in seen:
                 return Fetched(None, f"redirects in a circle at {url}")
             seen.add(url)
-            place = _place(url)
+            place = place_of(url)
             if place is None:
                 return Fetched(None, f"redirected to {url[:200]}, which is not followed")
             target, host_header, path = place
@@ -100,7 +100,7 @@ def _from_headers(headers: Mapping[str, str], now_ms: int) -> int | None:
         return 0
 
 
-def _place(url: str) -> tuple[Target, str, str] | None:
+def place_of(url: str) -> tuple[Target, str, str] | None:
     """Where to connect for a URL, its Host header and path; None for what is not plain HTTPS."""
     try:
         parts = urlsplit(url)

@@ -1,6 +1,6 @@
 """What other servers get back when one of their users comes in, leaves or knocks.
 
-Server-Server API, "Joining Rooms", "Leaving Rooms", "Knocking", "Third-party invites". See `resident` for the events themselves.
+Server-Server API, "Joining Rooms", "Leaving Rooms", "Knocking". See `resident` for the events themselves.
 """
 
 from collections.abc import Sequence
@@ -8,12 +8,9 @@ from typing import Any
 
 import orjson
 
-from federation.rules.errors import MatrixError
-from federation.rules.ids import is_valid_user_id, server_name_of
-from homeserver.rooms.append import append_event
 from homeserver.rooms.peer_reading import PeerReading
 from homeserver.rooms.resident import Resident
-from homeserver.rooms.room import Draft, Room, Rooms
+from homeserver.rooms.room import Room, Rooms
 from homeserver.rooms.servers import Servers
 
 STRIPPED = (
@@ -64,31 +61,6 @@ class Admission:
         """Take a knock in; the room in stripped form, for whoever knocked."""
         accepted = await self._resident.accept(origin, room_id, event_id, pdu, "knock")
         return {"knock_room_state": stripped_state(accepted.room)}
-
-    async def exchange(self, origin: str, room_id: str, pdu: Any) -> None:
-        """Send the invite that a pending third-party invite of one of our users has become.
-
-        The event is made anew from what was sent: only who is invited and the signed proof are taken from it.
-        """
-        room = self._resident.room_for(origin, room_id)
-        target = pdu.get("state_key")
-        content = pdu.get("content")
-        invite = content.get("third_party_invite") if isinstance(content, dict) else None
-        signed = invite.get("signed") if isinstance(invite, dict) else None
-        if not is_valid_user_id(target) or not isinstance(invite, dict) or not isinstance(signed, dict):
-            raise MatrixError(400, "M_INVALID_PARAM", "Not the exchange of a third-party invite")
-        if pdu.get("room_id", room_id) != room_id or pdu.get("type", "m.room.member") != "m.room.member":
-            raise MatrixError(400, "M_INVALID_PARAM", "The event belongs elsewhere")
-        token = signed.get("token")
-        pending = room.state("m.room.third_party_invite", token) if isinstance(token, str) else None
-        if pending is None or server_name_of(pending.sender) != self._rooms.server_name:
-            raise MatrixError(403, "M_FORBIDDEN", "There is no such invitation")
-        name = pending.content.get("display_name")
-        drafted: dict[str, Any] = {
-            "membership": "invite",
-            "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": signed},
-        }
-        await append_event(self._rooms, room, Draft(pending.sender, "m.room.member", drafted, state_key=target))
 
 
 def stripped_state(room: Room) -> list[dict[str, Any]]:

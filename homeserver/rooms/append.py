@@ -4,19 +4,27 @@ from twisted.logger import Logger
 
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
+from federation.rules.ids import server_name_of
 from homeserver.rooms.place import Also
 from homeserver.rooms.room import Draft, Room, Rooms
+from storage.log import events as event_log
 from storage.log.append import Batch
 
 _report = Logger()
 
 
 async def append_event(
-    rooms: Rooms, room: Room, draft: Draft, *, txn: tuple[str, str] | None = None, also: Also | None = None
+    rooms: Rooms,
+    room: Room,
+    draft: Draft,
+    *,
+    txn: tuple[str, str] | None = None,
+    also: Also | None = None,
 ) -> Event:
     """Put an event into a room; it is durable on return.
 
-    ``also`` is done in the same turn and written in the same batch; ``txn`` names the device and its transaction.
+    ``also`` is done in the same turn and written in the same batch; ``txn`` names the device and its transaction. An event
+    in the name of a user of another server, which third-party invites allow, is sent on like our own.
     Without a policy server all of it is one turn, begun at once. Raises MatrixError 403 when the rules refuse the
     event, 413 when it is too large, and what a policy server says.
     """
@@ -25,7 +33,8 @@ async def append_event(
     event = room.decide(draft)
     batch = rooms.log.begin()
     try:
-        note = room.stage(batch, event, txn=txn)
+        own = server_name_of(draft.sender) == rooms.server_name
+        note = room.stage(batch, event, txn=txn, flags=0 if own else event_log.RELAYED)
         if also is not None:
             also(batch, room, event, note)
     except BaseException:

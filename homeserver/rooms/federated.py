@@ -28,6 +28,7 @@ from federation.rules.signing import SigningKey
 from homeserver.rooms.admission import Admission
 from homeserver.rooms.checking import Checking
 from homeserver.rooms.enter import Enter
+from homeserver.rooms.exchange import Exchange
 from homeserver.rooms.extremities import Extremities
 from homeserver.rooms.gaps import Gaps
 from homeserver.rooms.history import History
@@ -60,7 +61,9 @@ class FederatedRooms:
         peers: Peers,
         clock: IReactorTime,
         user_exists: Callable[[str], Awaitable[bool]],
+        key_is_valid: Callable[[str, str], Awaitable[bool]],
     ) -> None:
+        """``key_is_valid`` asks an identity server, by its URL, whether it still stands by a key."""
         now_ms = rooms.now_ms
         self.servers = Servers(rooms)
         self.states = States(rooms)
@@ -80,6 +83,7 @@ class FederatedRooms:
             rooms, self.servers, self.states, self.checking, self.receive, membership, signing_key
         )
         self.admission = Admission(rooms, self.servers, self.resident, self.reading)
+        self.exchange = Exchange(rooms, self.servers, self.resident, membership, peers, key_is_valid, user_exists)
         self.invitations = Invitations(rooms, self.servers, self.checking, self.resident, user_exists)
         self.receive.outside = self.invitations.taken_back
         self.partial = PartialRooms(rooms, self.states, self.place, self.gaps, self.receive, clock)
@@ -115,7 +119,7 @@ class FederatedRooms:
             KnockEndpoints(self.admission),
             InvitesV1Endpoints(self.invitations),
             InvitesV2Endpoints(self.invitations),
-            ThirdPartyInviteEndpoints(self.admission),
+            ThirdPartyInviteEndpoints(self.exchange),
             PublicRoomsEndpoints(directory, public_rooms),
             QueryEndpoints(name, users, directory, profiles),
             UserDeviceEndpoints(name, users),

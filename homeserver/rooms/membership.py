@@ -17,6 +17,7 @@ from homeserver.rooms.at_once import some_at_once
 from homeserver.rooms.notes import EventNote
 from homeserver.rooms.room import Draft, Room, Rooms
 from homeserver.rooms.succession import carry_over
+from homeserver.rooms.third_party import pending_invite, redeemed
 from homeserver.web.call import Requester
 from storage.log import rooms as room_log
 from storage.log.append import Batch, Kind
@@ -130,7 +131,7 @@ class Membership:
         content = _join_content(requester, extra, profile, reason)
         invite = None
         if third_party_signed is not None and room.membership(user_id) not in ("invite", "join"):
-            invite = self._exchanged_invite(room, user_id, third_party_signed)
+            invite = redeemed(pending_invite(room, third_party_signed), user_id, third_party_signed)
         try:
             voucher = self.voucher(room, user_id) if invite is None else None
         except MatrixError as error:
@@ -168,23 +169,6 @@ class Membership:
         """Guests come in only where they are let in (Client-Server API, "Guest Access")."""
         if requester.is_guest and room.content("m.room.guest_access").get("guest_access") != "can_join":
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests are not allowed in this room")
-
-    def _exchanged_invite(self, room: Room, user_id: str, signed: Mapping[str, Any]) -> Draft:
-        """The invitation for the caller that a pending one by e-mail or phone becomes.
-
-        Client-Server API, "Third-party Invites". It is sent in the name of who gave the first one, so that has to be
-        a user of this server; the auth rules check the signatures.
-        """
-        token = signed.get("token")
-        pending = room.state("m.room.third_party_invite", token) if isinstance(token, str) else None
-        if pending is None or server_name_of(pending.sender) != self._rooms.server_name:
-            raise MatrixError(403, "M_FORBIDDEN", "There is no such invitation")
-        name = pending.content.get("display_name")
-        content = {
-            "membership": "invite",
-            "third_party_invite": {"display_name": name if isinstance(name, str) else "", "signed": dict(signed)},
-        }
-        return Draft(pending.sender, "m.room.member", content, state_key=user_id)
 
     def voucher(self, room: Room, user_id: str) -> str | None:
         """The local member who vouches for a restricted join, None where no voucher is needed.

@@ -59,3 +59,6 @@ class Peers(Protocol):
 
         ``although_silent`` also asks one that has just not answered.
         """
+
+    async def exchange_third_party_invite(self, server: str, room_id: str, event: Mapping[str, Any]) -> None:
+        """PUT exchange_third_party_invite: let the inviting server make the invite that ``event`` describes."""

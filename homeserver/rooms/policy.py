@@ -8,6 +8,7 @@ from twisted.logger import Logger
 
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
+from federation.rules.ids import server_name_of
 from federation.rules.policy import (
     POLICY,
     PolicyServer,
@@ -113,7 +114,8 @@ class Policed:
         room = self._rooms.get(room.room_id)
         if tuple(event_id for event_id, _ in room.meta.extremities) != event.prev_event_ids:
             room.decide(draft)
-        placed = self._place.place(room, event, txn=txn, also=also)
+        relayed = server_name_of(draft.sender) != self._rooms.server_name
+        placed = self._place.place(room, event, relayed=relayed, txn=txn, also=also)
         await placed.durable
         if placed.verdict not in (Verdict.ACCEPTED, Verdict.KNOWN):
             raise MatrixError(403, "M_FORBIDDEN", placed.why or "The room's rules refuse this event")

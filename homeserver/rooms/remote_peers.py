@@ -66,6 +66,10 @@ class RemotePeers:
         except PeerUnreachable as problem:
             raise MatrixError(502, "M_UNKNOWN", "The room's policy server does not answer") from problem
 
+    async def exchange_third_party_invite(self, server: str, room_id: str, event: Mapping[str, Any]) -> None:
+        """PUT exchange_third_party_invite: let the inviting server make the invite that ``event`` describes."""
+        await _asked(self._calls.exchange_third_party_invite(server, room_id, event))
+
 
 def word_for_word(refused: RequestRefused) -> MatrixError:
     """What another server refused, as our client is told of it.

@@ -60,6 +60,8 @@ class Town:
         self.cut: set[frozenset[str]] = set()
         self.requests: list[tuple[str, str, str, str]] = []
         """(origin, destination, method, path) of every request that was made."""
+        self.revoked_keys: set[str] = set()
+        self.key_questions: list[tuple[str, str]] = []
 
     def key_of(self, name: str) -> SigningKey:
         if name not in self.keys:
@@ -72,6 +74,11 @@ class Town:
 
     def now_ms(self) -> int:
         return int(self.clock.seconds() * 1000)
+
+    async def key_is_valid(self, url: str, key: str) -> bool:
+        """What identity servers say of their keys."""
+        self.key_questions.append((url, key))
+        return key not in self.revoked_keys
 
     def run(self, work: Any, seconds: float = 600.0) -> Any:
         """Let time pass until the work is done."""
@@ -225,7 +232,9 @@ class Outbox:
             servers = set(self._twin.federated.servers.to_ask(room))
             if record.type == "m.room.member" and record.state_key:
                 servers.add(server_name_of(record.state_key))
-            for server in servers - {self._twin.name, server_name_of(record.sender)}:
+            if not own and record.state_key and server_name_of(record.state_key) != self._twin.name:
+                servers.discard(server_name_of(record.sender))
+            for server in servers - {self._twin.name}:
                 self.queue(server, bytes(record.pdu))
 
     def queue(self, server: str, pdu: bytes) -> None:
@@ -308,7 +317,7 @@ class Twin:
         self.calls = Calls(self.client)  # type: ignore[arg-type]
         users = Nobody()
         self.federated = FederatedRooms(
-            self.rooms, self.membership, key, self.keys, RemotePeers(self.calls), town.clock, users.exists
+            self.rooms, self.membership, key, self.keys, RemotePeers(self.calls), town.clock, users.exists, town.key_is_valid
         )
         federated = self.federated
         self.remote = Remote(

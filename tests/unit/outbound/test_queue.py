@@ -7,7 +7,11 @@ import pytest
 
 from federation.outbound.destination import LONGEST_DELAY_MS
 from federation.outbound.queue import STARTS_PER_SECOND, UNSURE_AT_ONCE
+from federation.rules.hashes import encode_base64
+from federation.rules.signing import SigningKey, sign_json
 from homeserver.keys.remote_inboxes import RemoteQueues
+from homeserver.rooms.append import append_event
+from homeserver.rooms.room import Draft
 from storage.log import destinations, device_lists
 from tests.fakes.outbound import Sending, user_id
 
@@ -58,6 +62,25 @@ def test_an_invite_goes_to_those_in_the_room_not_to_the_invited(world: Sending) 
     world.member(user_id("a"), "@guest:two", room, "leave")
     world.settle(1)
     assert [pdu["content"]["membership"] for pdu in world.peers.pdus("two")] == ["leave"]
+
+
+def test_an_invite_that_we_made_in_another_s_name_goes_to_their_server_too(world: Sending) -> None:
+    """A third-party invite of theirs that a user of ours has redeemed."""
+    identity = SigningKey.from_seed(b"i" * 32, "id", "ed25519:0")
+    room_id = world.shared("one", "two")
+    room = world.rooms.get(room_id)
+    offered = {"public_key": encode_base64(bytes(identity.verify_key)), "display_name": "c"}
+    for sender, type_, key, content in (
+        (user_id("a"), "m.room.power_levels", "", {"users": {"@r:one": 100, user_id("a"): 100}}),
+        ("@r:one", "m.room.third_party_invite", "t", offered),
+    ):
+        world.run(append_event(world.rooms, room, Draft(sender, type_, content, state_key=key)))
+    signed = sign_json({"mxid": user_id("c"), "token": "t"}, "id", identity)
+    content = {"membership": "invite", "third_party_invite": {"display_name": "c", "signed": signed}}
+    world.run(append_event(world.rooms, room, Draft("@r:one", "m.room.member", content, state_key=user_id("c"))))
+    world.settle(1)
+    for server in ("one", "two"):
+        assert [pdu["state_key"] for pdu in world.peers.pdus(server)][-1] == user_id("c")
 
 
 def test_e01_a_dead_server_delays_only_itself(world: Sending) -> None:
