@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import orjson
 
 from federation.rules.errors import MatrixError
-from federation.wire.http import Http, HttpFailure
+from federation.wire.http import Http, HttpFailure, HttpRequest
 from federation.wire.well_known_fetch import place_of
 
 SECONDS = 10.0
@@ -30,9 +30,8 @@ class KeyValidity:
             raise MatrixError(502, "M_UNKNOWN", "The identity server's address is none that can be asked")
         target, host_header, path = place
         try:
-            answer = await self._http.request(
-                target, target.host, host_header, "GET", path, self._headers, None, SECONDS, MAX_BYTES
-            )
+            request = HttpRequest(target, target.host, host_header, "GET", path, self._headers)
+            answer = await self._http.request(request, SECONDS, MAX_BYTES)
             body = orjson.loads(answer.body)
         except (HttpFailure, orjson.JSONDecodeError) as problem:
             raise MatrixError(502, "M_UNKNOWN", "The identity server does not say whether its key is valid") from problem

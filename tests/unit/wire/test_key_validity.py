@@ -7,7 +7,7 @@ import pytest_twisted
 
 from federation.rules.errors import MatrixError
 from federation.wire.key_validity import MAX_BYTES, KeyValidity
-from tests.fakes.wire import FakeHttp, Sent, answer
+from tests.fakes.wire import FakeHttp, answer
 
 URL = "https://id.example/_matrix/identity/v2/pubkey/isvalid"
 
@@ -22,7 +22,7 @@ async def test_what_it_says(body: Any, status: int, valid: bool) -> None:
     http = FakeHttp()
     http.on("id.example", 443, lambda sent: answer(body, status))
     assert await KeyValidity(http, "F").is_valid(URL, "a+b/c") is valid
-    sent: Sent = http.sent[0]
+    sent = http.sent[0]
     assert (sent.method, sent.path) == ("GET", "/_matrix/identity/v2/pubkey/isvalid?public_key=a%2Bb%2Fc")
 
 
