@@ -156,7 +156,9 @@ def _room_routes(services: Services) -> list[Route]:
     remote = services.federation
     old_forms = config.compatibility.access_token_in_query
     return [
-        *CreateRoom(create, services.membership, profiles, config.server_name, config.default_room_version).routes(),
+        *CreateRoom(
+            create, services.membership, profiles, config.server_name, config.default_room_version, services.reactor
+        ).routes(),
         *Joining(services.membership).routes(),
         *Inviting(services.membership).routes(),
         *Leaving(services.membership).routes(),

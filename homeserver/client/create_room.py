@@ -3,14 +3,19 @@
 from typing import Any
 
 import msgspec
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from federation.rules.errors import MatrixError
 from federation.rules.ids import is_valid_room_alias, is_valid_user_id, server_name_of
+from homeserver.rooms.at_once import for_a_while, some_at_once
 from homeserver.rooms.create import MAX_INVITES, PRESETS, Create, InitialState, Wish
 from homeserver.rooms.membership import Membership, Profiles
 from homeserver.web.call import Call, Requester
 from homeserver.web.routes import Route
+
+PATIENCE = 30.0
+"""Seconds that an answer waits for other servers to take their invites; later ones are given all the same."""
 
 
 class StateEvent(msgspec.Struct):
@@ -48,6 +53,7 @@ class CreateRoom:
         profiles: Profiles,
         server_name: str,
         default_room_version: str,
+        clock: IReactorTime,
     ) -> None:
         self._create = create
         self._membership = membership
@@ -55,6 +61,7 @@ class CreateRoom:
         self._profiles = profiles
         self._server_name = server_name
         self._default_room_version = default_room_version
+        self._clock = clock
 
     def routes(self) -> list[Route]:
         """The operations of this module."""
@@ -69,13 +76,17 @@ class CreateRoom:
         return {"room_id": room_id}
 
     async def _invite_elsewhere(self, requester: Requester, room_id: str, wish: Wish) -> None:
-        """Invite users of other servers. The room stands whether or not a server answers."""
-        for user_id in dict.fromkeys(wish.invite):
-            if server_name_of(user_id) != self._server_name:
-                try:
-                    await self._membership.invite(requester, room_id, user_id, None, is_direct=wish.is_direct)
-                except MatrixError as error:
-                    self._report.warn("{user} could not be invited: {why}", user=user_id, why=error.error)
+        """Invite users of other servers. The room stands whether or not a server answers, or when."""
+
+        async def invite(user_id: str) -> None:
+            try:
+                await self._membership.invite(requester, room_id, user_id, None, is_direct=wish.is_direct)
+            except MatrixError as error:
+                self._report.warn("{user} could not be invited: {why}", user=user_id, why=error.error)
+
+        elsewhere = [user_id for user_id in dict.fromkeys(wish.invite) if server_name_of(user_id) != self._server_name]
+        if elsewhere:
+            await for_a_while(some_at_once(elsewhere, invite), PATIENCE, self._clock)
 
     async def _wish(self, creator: str, request: CreateRoomRequest) -> Wish:
         if request.visibility not in (None, "public", "private"):

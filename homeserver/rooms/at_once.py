@@ -1,9 +1,10 @@
 """Asking several servers at once, but not all of them."""
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
+from twisted.internet.interfaces import IReactorTime
 
 AT_ONCE = 8
 """Pieces of work that are under way together."""
@@ -28,3 +29,20 @@ async def some_at_once(items: Iterable[T], work: Callable[[T], Awaitable[R]]) ->
 
     results: list[R] = await gatherResults([Deferred.fromCoroutine(one(item)) for item in items], consumeErrors=True)
     return results
+
+
+async def for_a_while(work: Coroutine[Any, Any, object], seconds: float, clock: IReactorTime) -> None:
+    """Wait for `work`, but not longer than some seconds: then it goes on by itself.
+
+    What it raises meanwhile is raised, what it raises later nobody hears.
+    """
+    over: Deferred[object] = Deferred()
+    timer = clock.callLater(seconds, over.callback, None)
+
+    def done(result: object) -> None:
+        if timer.active():
+            timer.cancel()
+            over.callback(result)  # a Failure takes the errbacks
+
+    Deferred.fromCoroutine(work).addBoth(done)
+    await over

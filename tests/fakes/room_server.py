@@ -85,7 +85,7 @@ class RoomServer(World):
         peeking = PeekingEvents(self.reading, self.watch, self.polls, clock)
         public = PublicRooms(self.log, self.aliases, self.overviews)
         endpoints: list[Any] = [
-            CreateRoom(self.create_rooms, self.membership, names, "x", version),
+            CreateRoom(self.create_rooms, self.membership, names, "x", version, clock),
             *(kind(self.membership) for kind in (Joining, Inviting, Leaving, Kicking, Banning, Knocking)),
             ListJoinedRooms(self.memberships),
             RoomSend(self.sending),

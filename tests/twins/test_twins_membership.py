@@ -6,6 +6,7 @@ import pytest
 
 from federation.rules.errors import MatrixError
 from federation.wire.errors import RequestRefused
+from homeserver.rooms.at_once import some_at_once
 from homeserver.rooms.membership import Membership
 from storage.log import rooms as room_log
 from tests.fakes.town import Town, Twin
@@ -265,3 +266,16 @@ def test_the_answer_to_an_invite_is_verified(spoil: str, status: int) -> None:
         a.run(a.membership.invite(a.who("alice"), room, "@bob:b", None))
     assert refused.value.status == status
     assert a.member("@bob:b", room) is None
+
+
+def test_many_are_invited_together() -> None:
+    """Each invite has its place in the room, whatever order the answers came in."""
+    town, a, b, c = town_of("a", "b", "c")
+    room = a.create("alice")
+    town.weather.delay = 3.0
+    invited = [f"@u{n}:{server}" for n in range(10) for server in "bc"]
+    a.run(some_at_once(invited, lambda user_id: a.membership.invite(a.who("alice"), room, user_id, None)))
+    assert {a.member(user_id, room) for user_id in invited} == {"invite"}
+    join(b, "u0", room)
+    town.settle()
+    assert b.state_of(room) == a.state_of(room)

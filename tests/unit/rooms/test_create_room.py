@@ -1,9 +1,16 @@
 """POST /createRoom: presets, order of events, refusals, all or nothing."""
 
+from typing import Any
 from urllib.parse import quote
 
 import pytest
+from twisted.internet.task import deferLater
 
+from federation.rules.errors import MatrixError
+from homeserver.client.create_room import PATIENCE
+from homeserver.rooms.append import append_event
+from homeserver.rooms.at_once import AT_ONCE
+from homeserver.rooms.room import Draft, Room
 from storage.log.catalog import LOG
 from tests.fakes.room_server import RoomServer
 
@@ -174,3 +181,51 @@ def test_every_room_version_works(version: str) -> None:
     event = server.say("bob", room)
     server.redact("alice", room, event)
     assert server.ok("bob", "GET", f"/rooms/{room}/event/{quote(event, safe='')}")["content"] == {}
+
+
+class Elsewhere:
+    """Other servers: those of ``silent`` never answer an invite, the others do after a second."""
+
+    def __init__(self, server: RoomServer, *silent: str) -> None:
+        self.server = server
+        self.silent = silent
+        self.asked: list[str] = []
+        self.under_way = self.most = 0
+
+    def takes_part(self, room_id: str) -> bool:
+        return True
+
+    async def invite(self, room: Room, sender: str, target: str, content: dict[str, Any]) -> str:
+        self.asked.append(target)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        wait = 1e9 if target.endswith(self.silent or ("-",)) else 1.0
+        await deferLater(self.server.clock, wait)
+        self.under_way -= 1
+        if target.startswith("@no"):
+            raise MatrixError(502, "M_UNKNOWN", "gone")
+        draft = Draft(sender, "m.room.member", content, state_key=target)
+        return (await append_event(self.server.rooms, self.server.rooms.get(room.room_id), draft)).event_id
+
+
+def test_servers_are_invited_from_together_but_not_all_at_once(server: RoomServer) -> None:
+    elsewhere = server.membership.remote = Elsewhere(server)  # type: ignore[assignment]
+    invited = [f"@u{n}:s{n}" for n in range(20)] + ["@no:s"]
+    pending = server.pending_post("alice", "/createRoom", {"invite": invited})
+    results = [pending.settle(second) for second in (0, 1, 1, 1)]
+    assert results[:3] == [None] * 3 and results[3] is not None and results[3][0] == 200
+    assert (elsewhere.most, sorted(elsewhere.asked)) == (AT_ONCE, sorted(invited))
+    room = server.rooms.get(results[3][1]["room_id"])
+    assert {room.membership(user_id) for user_id in invited[:20]} == {"invite"} and room.membership("@no:s") is None
+
+
+def test_silent_servers_hold_up_neither_the_answer_nor_the_others(server: RoomServer) -> None:
+    elsewhere = server.membership.remote = Elsewhere(server, ":silent")  # type: ignore[assignment]
+    invited = [*(f"@u{n}:silent" for n in range(4)), *(f"@u{n}:fine" for n in range(8))]
+    pending = server.pending_post("alice", "/createRoom", {"invite": invited})
+    for _ in range(4):
+        assert pending.settle(1) is None
+    assert sorted(elsewhere.asked) == sorted(invited)
+    result = pending.settle(PATIENCE)
+    assert result is not None and result[0] == 200
+    assert server.rooms.get(result[1]["room_id"]).membership("@u7:fine") == "invite"
