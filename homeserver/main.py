@@ -39,6 +39,11 @@ class Homeserver:
         services.accounts.authenticator.on_revoked.append(self.live.revoked)
         services.accounts.authenticator.on_locked.append(self.live.locked)
         self.operator_router = Router(operator_routes(services), services.accounts.authenticator, services.limits)
+        services.log.on_stall = self._log_stalled
+
+    def _log_stalled(self, stalled: bool) -> None:
+        for router in (self.router, self.operator_router):
+            router.writes.stall(stalled)
 
     def _metrics(self) -> list[Route]:
         return Metrics(self.stats()).routes() if self.services.config.enable_metrics else []
@@ -47,7 +52,7 @@ class Homeserver:
         """Where the gauges of `/metrics` come from."""
         services = self.services
         return {
-            "log": lambda: {"position": services.log.position, "commits": services.log.groups},
+            "log": lambda: {"position": services.log.position, "commits": services.log.groups, "stalled": services.log.stalled},
             "database": services.database.stats,
             "sync": lambda: {"waiting_polls": services.feed.waiting, "sockets": self.live.connections},
             **({} if services.federation is None else {"federation": services.federation.stats}),

@@ -61,12 +61,20 @@ from homeserver.services import Services
 from homeserver.sync.room_info import RoomInfos
 from homeserver.web.call import Answer
 from homeserver.web.router import Auth, Route
+from storage.log.append import Log
+
+
+def _health(log: Log) -> Answer:
+    """Whether the server can do its work."""
+    if log.failed is not None or log.stalled:
+        return Answer(503, b"The log cannot be written", "text/plain")
+    return Answer(200, b"OK", "text/plain")
 
 
 def operations_of(services: Services) -> list[Route]:
     """Every operation that this server answers."""
     return [
-        Route("GET", "/health", lambda call: Answer(200, b"OK", "text/plain"), Auth.NONE),
+        Route("GET", "/health", lambda call: _health(services.log), Auth.NONE),
         *VersionsEndpoints().routes(),
         *account_endpoints(
             services.accounts,

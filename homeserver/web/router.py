@@ -16,6 +16,7 @@ from homeserver.web.call import Answer, Call, Requester, error_answer
 from homeserver.web.faults import describe_fault
 from homeserver.web.limits import Limits
 from homeserver.web.routes import Auth, Route, RouteTable
+from homeserver.web.writes import READING, Writes
 from storage.log.errors import LogUnavailable
 from storage.tables.errors import TableError
 
@@ -66,6 +67,7 @@ class Router:
         self._limits = limits
         self._body_limit = body_limit
         self._query_access_token = query_access_token
+        self.writes = Writes()
 
     def body_limit(self, method: str, raw_path: str) -> int:
         """How many bytes of body the route takes, for refusing more while they arrive."""
@@ -89,7 +91,8 @@ class Router:
             if route.auth is not Auth.NONE:
                 requester = self._requester(call, route.auth)
                 if requester is not None and not isinstance(requester, Requester):
-                    return Deferred.fromCoroutine(self._finish_authenticated(call, route, requester))
+                    finish = Deferred.fromCoroutine(self._finish_authenticated(call, route, requester))
+                    return finish if call.method in READING else self.writes.bounded(finish)
                 if requester is not None:
                     admit(call, route.auth, requester)
             result = self._run(call, route)
@@ -98,8 +101,10 @@ class Router:
             if isinstance(result, Answer):
                 return result
             if isinstance(result, Deferred):
-                return result.addCallbacks(_as_answer, _refusal, errbackArgs=(call,))
-            return Deferred.fromCoroutine(self._finish(call, result))
+                result.addCallbacks(_as_answer, _refusal, errbackArgs=(call,))
+            else:
+                result = Deferred.fromCoroutine(self._finish(call, result))
+            return result if call.method in READING else self.writes.bounded(result)
         except MatrixError as error:
             return error_answer(error)
         except Exception as error:
@@ -128,6 +133,8 @@ class Router:
         return None
 
     def _run(self, call: Call, route: Route) -> Any:
+        if call.method not in READING and (refusal := self.writes.refusal()) is not None:
+            return refusal
         if route.limit is not None:
             sender = call.sender
             if sender is None:

@@ -28,6 +28,9 @@ from storage.log.view import Snapshot, Store
 LEASE: Final = 65536
 """How many positions a lease covers. Renewed when half of it is used."""
 
+STALL_SECONDS: Final = 10.0
+"""A commit that takes longer than this counts as stalled: the disk may hang for good."""
+
 EPOCH_KEY: Final = b"epoch"
 FIRST_EPOCH_KEY: Final = b"first epoch"
 INODE_KEY: Final = b"inode"
@@ -181,13 +184,19 @@ def _ignore_failure(error: BaseException) -> None:
     """Nobody listens yet."""
 
 
+def _ignore_stall(stalled: bool) -> None:
+    """Nobody listens yet."""
+
+
 class Log:
     """The commit log over a store of bytes. See the module for the order in which things happen.
 
     ``epoch`` is part of every sync token, and another one after a restore; ``first_epoch`` is the one that the log was
     made with and names it for good; ``position`` is the last position that is durable and released.
     Set ``on_release`` (the feed) and ``on_failure`` (drop caches, report unhealthy, exit) after making it.
-    ``failed`` is the storage error after which the log refuses appends, else ``None``.
+    ``failed`` is the storage error after which the log refuses appends, else ``None``. ``stalled``: a commit has been
+    under way for longer than `STALL_SECONDS`; ``on_stall`` hears when that begins and ends. What waits may still become
+    durable, so the log goes on waiting: who has to answer in time answers that it is not known yet.
     """
 
     def __init__(
@@ -200,6 +209,8 @@ class Log:
         self.closed = False
         self.on_release: Callable[[int, list[Entry]], None] = _ignore_release
         self.on_failure: Callable[[BaseException], None] = _ignore_failure
+        self.on_stall: Callable[[bool], None] = _ignore_stall
+        self.stalled = False
         self.groups = 0
         """Commits made since the start (for metrics)."""
         self._store = store
@@ -209,6 +220,8 @@ class Log:
         self._flushed = position
         self._waiting = _Group()
         self._flight: _Group | None = None
+        self._flight_since = 0.0
+        self._watched = False
         self._open: Batch | None = None
         self._scheduled = False
         self._releases: list[_Group] = []
@@ -319,15 +332,44 @@ class Log:
             group.puts.setdefault(META.number, {})[LEASE_KEY] = u64(group.upto + LEASE)
         if group.puts:
             self._flight = group
+            self._flight_since = self._clock.seconds()
             self.groups += 1
+            if not self._watched:
+                self._watched = True
+                self._clock.callLater(STALL_SECONDS, self._watch)
             self._store.commit(group.puts, self._committed)
         else:
             self._release(group)
             self._settle()
 
+    def _watch(self) -> None:
+        """One timer for many commits: it looks at the one that is under way, and is set again while there are any."""
+        self._watched = False
+        if self._flight is None:
+            return
+        left = self._flight_since + STALL_SECONDS - self._clock.seconds()
+        if left > 0:
+            self._watched = True
+            self._clock.callLater(left, self._watch)
+            return
+        self.stalled = True
+        self._report.critical(
+            "a commit has been under way for {seconds:g} seconds: the disk of the log does not answer. Writes are "
+            "refused until it does; the commit itself may still succeed",
+            seconds=STALL_SECONDS,
+        )
+        self.on_stall(True)
+        if self.closed:
+            self._tell_idle()
+
     def _committed(self, error: BaseException | None) -> None:
         group, self._flight = self._flight, None
         assert group is not None
+        if self.stalled:
+            self.stalled = False
+            seconds = self._clock.seconds() - self._flight_since
+            self._report.warn("the disk of the log has answered, after {seconds:.0f} seconds", seconds=seconds)
+            self.on_stall(False)
         if error is not None:
             self._fail(group, error)
             return
@@ -402,11 +444,17 @@ class Log:
             waiter.callback(None)
 
     async def close(self) -> None:
-        """Refuse appends, let the last ones become durable, shorten the lease, close the store."""
+        """Refuse appends, let the last ones become durable, shorten the lease, close the store.
+
+        Does not wait for a disk that has stalled: the next start finds what it finds after a crash.
+        """
         if self.closed:
             return
         self.closed = True
-        await self.flushed()
+        if not self.stalled:
+            await self.flushed()
+        if self.stalled:
+            return
         if self.failed is None:
             done: Deferred[BaseException | None] = Deferred()
             self._store.commit({META.number: {LEASE_KEY: u64(self._next - 1)}}, done.callback)

@@ -1,7 +1,10 @@
 """What happens to the log when storage fails (cases I02, I03, I05)."""
 
+import threading
+
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
 
 from storage.log.append import Kind, Log
 from storage.log.catalog import PRESENCE
@@ -181,4 +184,38 @@ async def test_i05_a_map_at_its_limit_refuses_writes_and_goes_on_reading(lmdb_ha
     # LMDB gives freed pages out again once the next commit has ended.
     await add(log, b"small")
     await add(log, b"after", bytes(10000))
+    await log.close()
+
+
+@ensureDeferred
+async def test_a_commit_that_does_not_end_is_reported_and_may_still_succeed(
+    lmdb_harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storage.log.append.STALL_SECONDS", 0.05)
+    log = lmdb_harness.open()
+    told: Deferred[bool] = Deferred()
+    stalls: list[bool] = []
+
+    def note(stalled: bool) -> None:
+        stalls.append(stalled)
+        if stalled:
+            told.callback(True)
+
+    log.on_stall = note
+    disk = threading.Event()
+
+    def hang(step: str) -> None:
+        if step == "commit":
+            disk.wait(10)
+
+    lmdb_harness.fault = hang
+    waiting = Deferred.fromCoroutine(add(log, b"late"))
+    assert await told is True
+    assert log.stalled and not waiting.called
+    with log.snapshot() as snapshot:
+        assert snapshot.get(PRESENCE, b"late") is None
+    disk.set()
+    await waiting
+    assert not log.stalled and stalls == [True, False]
+    assert log.get(PRESENCE, b"late") == b"v"
     await log.close()
