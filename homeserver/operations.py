@@ -191,7 +191,7 @@ def _room_routes(services: Services) -> list[Route]:
         *RoomsReading(services.reading, None if remote is None else remote.rooms.partial.whole).routes(),
         *MessagePagination(services.reading, None if remote is None else remote.rooms.history).routes(),
         *EventContext(services.reading).routes(),
-        *RoomEventByTimestamp(services.reading).routes(),
+        *RoomEventByTimestamp(services.reading, None if remote is None else remote.rooms.moments).routes(),
     ]
 
 

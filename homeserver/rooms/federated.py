@@ -34,6 +34,7 @@ from homeserver.rooms.gaps import Gaps
 from homeserver.rooms.history import History
 from homeserver.rooms.invitations import Invitations
 from homeserver.rooms.membership import Membership
+from homeserver.rooms.moments import Moments
 from homeserver.rooms.outliers import Outliers
 from homeserver.rooms.partial import PartialRooms
 from homeserver.rooms.peer_reading import PeerReading
@@ -78,6 +79,7 @@ class FederatedRooms:
         )
         self.enter = Enter(rooms, self.states, self.checking, self.outliers, self.place)
         self.history = History(rooms, self.states, self.servers, self.checking, self.gaps, peers)
+        self.moments = Moments(rooms, self.servers, self.history, peers)
         self.reading = PeerReading(rooms, self.servers, PeerSight(), now_ms)
         self.resident = Resident(
             rooms, self.servers, self.states, self.checking, self.receive, membership, signing_key

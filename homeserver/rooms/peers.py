@@ -62,3 +62,6 @@ class Peers(Protocol):
 
     async def exchange_third_party_invite(self, server: str, room_id: str, event: Mapping[str, Any]) -> None:
         """PUT exchange_third_party_invite: let the inviting server make the invite that ``event`` describes."""
+
+    async def timestamp_to_event(self, server: str, room_id: str, ts: int, forward: bool) -> tuple[str, int]:
+        """GET timestamp_to_event: id and time of the event closest to a time in one direction."""

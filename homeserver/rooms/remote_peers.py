@@ -70,6 +70,11 @@ class RemotePeers:
         """PUT exchange_third_party_invite: let the inviting server make the invite that ``event`` describes."""
         await _asked(self._calls.exchange_third_party_invite(server, room_id, event))
 
+    async def timestamp_to_event(self, server: str, room_id: str, ts: int, forward: bool) -> tuple[str, int]:
+        """GET timestamp_to_event: id and time of the event closest to a time in one direction."""
+        moment = await _asked(self._calls.timestamp_to_event(server, room_id, ts, "f" if forward else "b"))
+        return moment.event_id, moment.origin_server_ts
+
 
 def word_for_word(refused: RequestRefused) -> MatrixError:
     """What another server refused, as our client is told of it.
