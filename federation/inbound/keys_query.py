@@ -38,7 +38,8 @@ class KeysQuery:
     async def query_one(self, request: PeerRequest) -> dict[str, Any]:
         """One server's keys, an empty list when they can't be had."""
         minimum = request.number("minimum_valid_until_ts", self._now_ms(), 0, MAX_TS)
-        return await self._answers({_server_name(request.params["serverName"]): minimum})
+        key_ids = [request.params["keyId"]] if "keyId" in request.params else []
+        return await self._answers({_server_name(request.params["serverName"]): (minimum, key_ids)})
 
     async def query_many(self, request: PeerRequest) -> dict[str, Any]:
         """Several servers' keys. At most 200."""
@@ -47,32 +48,31 @@ class KeysQuery:
             raise MatrixError(400, "M_BAD_JSON", "'server_keys' is not an object")
         if len(asked) > MAX_SERVERS:
             raise MatrixError(400, "M_TOO_LARGE", f"At most {MAX_SERVERS} servers in one query")
-        wanted = {_server_name(name): self._minimum(criteria) for name, criteria in asked.items()}
-        return await self._answers(wanted)
+        return await self._answers({_server_name(name): self._wish(criteria) for name, criteria in asked.items()})
 
-    def _minimum(self, criteria: object) -> int:
+    def _wish(self, criteria: object) -> tuple[int, list[str]]:
         now = self._now_ms()
         if not isinstance(criteria, dict) or not all(isinstance(one, dict) for one in criteria.values()):
             raise MatrixError(400, "M_BAD_JSON", "The criteria of a server are objects by key ID")
         times = [one.get("minimum_valid_until_ts", now) for one in criteria.values()]
         if any(type(time) is not int for time in times):
             raise MatrixError(400, "M_BAD_JSON", "'minimum_valid_until_ts' is not an integer")
-        return max(times, default=now)
+        return max(times, default=now), list(criteria)
 
-    async def _answers(self, wanted: dict[str, int]) -> dict[str, Any]:
+    async def _answers(self, wanted: dict[str, tuple[int, list[str]]]) -> dict[str, Any]:
         found = await gatherResults(
-            [Deferred.fromCoroutine(self._answer(name, minimum)) for name, minimum in wanted.items()]
+            [Deferred.fromCoroutine(self._answers_of(name, *wish)) for name, wish in wanted.items()]
         )
-        return {"server_keys": [answer for answer in found if answer is not None]}
+        return {"server_keys": [answer for answers in found for answer in answers]}
 
-    async def _answer(self, server_name: str, minimum: int) -> dict[str, Any] | None:
+    async def _answers_of(self, server_name: str, minimum: int, key_ids: list[str]) -> list[dict[str, Any]]:
         own = self._keys.own
         if server_name == own.server_name:
-            return own.answer()
+            return [own.answer()]
         if not self._domains.permit(server_name):
-            return None
-        answer = await self._keys.answer_of(server_name, minimum)
-        return None if answer is None else sign_json(answer, own.server_name, own.keys[0])
+            return []
+        answers = await self._keys.answers_of(server_name, minimum, key_ids)
+        return [sign_json(answer, own.server_name, own.keys[0]) for answer in answers]
 
 
 def _server_name(name: str) -> str:

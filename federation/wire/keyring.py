@@ -4,7 +4,8 @@ Specification: Server-Server API, "Retrieving server keys". Our own keys are alw
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 import orjson
@@ -31,7 +32,7 @@ MAX_CACHED_SERVERS = 20_000
 MIN_RETRY_MS = 10_000
 MAX_RETRY_MS = 60 * 60_000
 FREE_FETCHES = 5
-"""Times that a server which answers is asked with nothing new in its answer before there are waits."""
+"""Times that a server which is there is asked with nothing new in its answer before there are waits."""
 CONCURRENT_FETCHES = 20
 NOTARY_BATCH = 100
 NOTARIES_FIRST_FROM = 5
@@ -40,6 +41,14 @@ NOTARY_ANSWER_BYTES = 8 * 1024 * 1024
 DIRECT_PATH = "/_matrix/key/v2/server"
 
 _log = Logger()
+
+
+class _Heard(Enum):
+    """What came of asking a server for its own keys. One that refuses is there: it may have begun a moment ago."""
+
+    KEYS = auto()
+    REFUSAL = auto()
+    NOTHING = auto()
 
 
 class Notary(NamedTuple):
@@ -243,14 +252,14 @@ class KeyRing:
 
     async def _fetch(self, server_name: str, valid_at_ts: int) -> None:
         before = dict(self._known.get(server_name, {}))
-        answered = await self._ask_directly(server_name)
-        if not answered:
+        heard = await self._ask_directly(server_name)
+        if heard is not _Heard.KEYS:
             await self._ask_notaries({server_name: set()}, valid_at_ts)
         # Asked, and asked again only after a while, also when it answers without anything new: what it lacks it lacks.
         failure = self._failures.get(server_name)
         if failure is None or self._known.get(server_name, {}) != before:
             failure = _Failure(0, MIN_RETRY_MS // 2, FREE_FETCHES)
-        if answered and failure.free:
+        if heard is not _Heard.NOTHING and failure.free:
             failure = failure._replace(free=failure.free - 1)
         else:
             interval = min(failure.interval * 2, MAX_RETRY_MS)
@@ -260,7 +269,7 @@ class KeyRing:
         if len(self._failures) > MAX_CACHED_SERVERS:
             self._failures.popitem(last=False)
 
-    async def _ask_directly(self, server_name: str) -> bool:
+    async def _ask_directly(self, server_name: str) -> _Heard:
         try:
             body = await self._client.unsigned_get(server_name, DIRECT_PATH, MAX_ANSWER_BYTES)
             answer = check(canonical_json.decode_strict(body), self.now_ms())
@@ -268,10 +277,10 @@ class KeyRing:
                 raise KeyAnswerError(f"it is for {answer.server_name}")
         except (PeerUnreachable, MatrixError, KeyAnswerError) as problem:
             _log.info("keys of {name}: {problem}", name=server_name, problem=problem)
-            return False
+            return _Heard.NOTHING if isinstance(problem, PeerUnreachable) else _Heard.REFUSAL
         # What the server says itself, over TLS in its name, replaces what was known.
         await self._accept(answer, answer.keys)
-        return True
+        return _Heard.KEYS
 
     async def _ask_notaries(self, lacking: Mapping[str, set[str]], valid_at_ts: int) -> None:
         for notary in self._notaries:
@@ -333,11 +342,11 @@ class KeyRing:
         name, now = answer.server_name, self.now_ms()
         self._remember(name, {**self._known.get(name, {}), **keys})
         rows = {key_id: KeyRow(bytes(key.verify_key), key.valid_until_ts) for key_id, key in keys.items()}
-        row = AnswerRow(orjson.dumps(answer.document).decode(), answer.valid_until_ts, now)
+        row = AnswerRow(orjson.dumps(answer.document).decode(), answer.valid_until_ts, now, sorted(answer.keys))
 
         def work(cur: Any) -> None:
             server_keys.upsert_keys(cur, name, rows)
-            server_keys.upsert_answer(cur, name, row)
+            server_keys.add_answer(cur, name, row)
 
         try:
             await self._database.run(work)
@@ -346,22 +355,35 @@ class KeyRing:
 
     # -- as a notary
 
-    async def answer_of(self, server_name: str, minimum_valid_until_ts: int) -> dict[str, Any] | None:
-        """A server's answer as it signed it, asked for again when it is old; None when it can't be had."""
-        row = await self._stored_answer(server_name)
+    async def answers_of(
+        self, server_name: str, minimum_valid_until_ts: int, key_ids: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
+        """A server's answers as it signed them, asked for again when the newest is old; none when they can't be had.
+
+        The newest, and earlier ones for keys that it has dropped. Only those with one of ``key_ids``, if any has one.
+        """
+        rows = await self._stored_answers(server_name)
         now = self.now_ms()
-        # The specification has notaries keep an answer for half of its lifetime.
-        fresh = row is not None and now < (row.fetched_ts + row.valid_until_ts) // 2
-        if row is None or not fresh or row.valid_until_ts < minimum_valid_until_ts:
+        # The specification has notaries keep an answer for half of its lifetime. Keys of the past do not age.
+        fresh = bool(rows) and now < (rows[0].fetched_ts + rows[0].valid_until_ts) // 2
+        past = minimum_valid_until_ts < now and _hold(rows, key_ids, minimum_valid_until_ts)
+        if not past and (not fresh or rows[0].valid_until_ts < minimum_valid_until_ts):
             failure = self._failures.get(server_name)
             if failure is None or failure.retry_at <= now:
                 await self._load([server_name] if server_name not in self._known else [])
                 await self._fetch_once(server_name, minimum_valid_until_ts)
-                row = await self._stored_answer(server_name)
-        return orjson.loads(row.answer_json) if row is not None else None
+                rows = await self._stored_answers(server_name)
+        asked = [row for row in rows if not set(key_ids).isdisjoint(row.key_ids)]
+        return [orjson.loads(row.answer_json) for row in asked or rows]
 
-    async def _stored_answer(self, server_name: str) -> AnswerRow | None:
-        return await self._database.run_single(lambda cur: server_keys.answer_of_server(cur, server_name))
+    async def _stored_answers(self, server_name: str) -> list[AnswerRow]:
+        return await self._database.run_single(lambda cur: server_keys.answers_of_server(cur, server_name))
+
+
+def _hold(rows: Sequence[AnswerRow], key_ids: Collection[str], valid_until_ts: int) -> bool:
+    """Whether these answers have all of some keys, at least one, for a time (ms)."""
+    held = {key_id for row in rows if row.valid_until_ts >= valid_until_ts for key_id in row.key_ids}
+    return bool(key_ids) and held.issuperset(key_ids)
 
 
 def _needed(event: Event) -> dict[str, set[str]]:

@@ -1,7 +1,7 @@
 """The `server_keys` and `server_key_answers` tables: public keys of other servers and the answers they came in."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import execute_values
@@ -15,11 +15,16 @@ class KeyRow(NamedTuple):
 
 
 class AnswerRow(NamedTuple):
-    """A server's signed answer as JSON text, until when it is valid and when we got it (ms)."""
+    """A server's signed answer as JSON text, until when it is valid and when we got it (ms), and its key ids, sorted."""
 
     answer_json: str
     valid_until_ts: int
     fetched_ts: int
+    key_ids: list[str]
+
+
+MAX_ANSWERS: Final = 10
+"""Answers kept of one server: what it may make us store is bounded."""
 
 
 def keys_of_servers(cur: Cursor, server_names: Sequence[str]) -> dict[str, dict[str, KeyRow]]:
@@ -46,21 +51,28 @@ def upsert_keys(cur: Cursor, server_name: str, keys: Mapping[str, KeyRow]) -> No
         )
 
 
-def upsert_answer(cur: Cursor, server_name: str, row: AnswerRow) -> None:
-    """Store the newest signed answer of a server."""
+def add_answer(cur: Cursor, server_name: str, row: AnswerRow) -> None:
+    """Store a signed answer of a server. Older ones stay while they hold a key that it lacks, ten answers in all."""
     cur.execute(
-        "INSERT INTO server_key_answers (server_name, answer_json, valid_until_ts, fetched_ts) "
-        "VALUES (%s, %s, %s, %s) ON CONFLICT (server_name) DO UPDATE SET answer_json = excluded.answer_json, "
-        "valid_until_ts = excluded.valid_until_ts, fetched_ts = excluded.fetched_ts",
+        "DELETE FROM server_key_answers WHERE server_name = %s AND key_ids <@ %s", (server_name, row.key_ids)
+    )
+    cur.execute(
+        "INSERT INTO server_key_answers (server_name, answer_json, valid_until_ts, fetched_ts, key_ids) "
+        "VALUES (%s, %s, %s, %s, %s)",
         (server_name, *row),
     )
-
-
-def answer_of_server(cur: Cursor, server_name: str) -> AnswerRow | None:
-    """The signed answer of a server that we keep."""
     cur.execute(
-        "SELECT answer_json, valid_until_ts, fetched_ts FROM server_key_answers WHERE server_name = %s",
+        "DELETE FROM server_key_answers WHERE server_name = %s AND fetched_ts < (SELECT min(fetched_ts) FROM "
+        "(SELECT fetched_ts FROM server_key_answers WHERE server_name = %s ORDER BY fetched_ts DESC LIMIT %s) AS kept)",
+        (server_name, server_name, MAX_ANSWERS),
+    )
+
+
+def answers_of_server(cur: Cursor, server_name: str) -> list[AnswerRow]:
+    """The signed answers of a server that we keep, newest first."""
+    cur.execute(
+        "SELECT answer_json, valid_until_ts, fetched_ts, key_ids FROM server_key_answers WHERE server_name = %s "
+        "ORDER BY fetched_ts DESC",
         (server_name,),
     )
-    row = cur.fetchone()
-    return AnswerRow(*row) if row else None
+    return [AnswerRow(*row) for row in cur.fetchall()]

@@ -29,6 +29,7 @@ from federation.wire.keyring import FREE_FETCHES, KeyRing, Notary
 from federation.wire.own_keys import OwnKeys
 from federation.wire.request_auth import RequestAuth
 from storage.tables.database import Database
+from storage.tables.server_keys import MAX_ANSWERS
 from tests.fakes.wire import World, answer, key_document
 
 DAY = 86_400_000
@@ -107,11 +108,53 @@ async def test_unreachable_servers_are_not_asked_again_at_once(rings: Ring) -> N
 async def test_a_server_that_answers_without_news_is_asked_a_few_times_before_there_are_waits(rings: Ring) -> None:
     rings.serve("a.example", lambda: document(rings, A))
     for _ in range(3 * FREE_FETCHES):
-        assert await rings.ring.answer_of("a.example", rings.now() + 365 * DAY)
+        assert await rings.ring.answers_of("a.example", rings.now() + 365 * DAY)
     assert rings.fetches("a.example") == 1 + FREE_FETCHES
     rings.world.now += 60_000
-    assert await rings.ring.answer_of("a.example", rings.now() + 365 * DAY)
+    assert await rings.ring.answers_of("a.example", rings.now() + 365 * DAY)
     assert rings.fetches("a.example") == 2 + FREE_FETCHES
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_refusal_is_no_silence(rings: Ring) -> None:
+    rings.world.http.on("a.example", 8448, lambda _: answer({"errcode": "M_UNKNOWN", "error": "starting"}, 502))
+    assert await rings.ring.keys_for("a.example", [A.key_id]) == {}
+    rings.serve("a.example", lambda: document(rings, A))
+    assert await rings.ring.keys_for("a.example", [A.key_id]) == {A.key_id: A.verify_key}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_notary_forgets_no_key_that_its_server_dropped(rings: Ring) -> None:
+    async def told(*key_ids: str) -> list[set[str]]:
+        answers = await rings.ring.answers_of("a.example", rings.now() + 365 * DAY, key_ids)
+        return [set(one["verify_keys"]) for one in answers]
+
+    rings.serve("a.example", lambda: document(rings, A))
+    assert await told() == [{A.key_id}]
+    rings.world.now += 1
+    rings.serve("a.example", lambda: document(rings, B))
+    assert await told() == [{B.key_id}, {A.key_id}]
+    assert await told(A.key_id) == [{A.key_id}] and await told(B.key_id) == [{B.key_id}]
+    assert await told("ed25519:none") == [{B.key_id}, {A.key_id}]
+    before = rings.fetches("a.example")
+    rings.world.now += 2 * DAY
+    past = await rings.ring.answers_of("a.example", rings.now() - 2 * DAY, [A.key_id])
+    assert A.key_id in past[0]["verify_keys"] and rings.fetches("a.example") == before
+    rings.world.now += 1
+    rings.serve("a.example", lambda: document(rings, A, B))
+    rings.ring = rings.made()
+    assert await told(A.key_id) == [{A.key_id, B.key_id}], "an answer that holds everything takes the place of all"
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_server_of_ever_new_keys_does_not_fill_the_table(rings: Ring) -> None:
+    for number in range(MAX_ANSWERS + 3):
+        key = SigningKey.from_seed(bytes([number + 1]) * 32, "a.example")
+        rings.serve("a.example", lambda key=key: document(rings, key))
+        rings.world.now += DAY
+        answers = await rings.ring.answers_of("a.example", rings.now() + 365 * DAY)
+        assert list(answers[0]["verify_keys"]) == [key.key_id]
+    assert len(answers) == MAX_ANSWERS
 
 
 @pytest_twisted.ensureDeferred
