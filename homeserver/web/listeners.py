@@ -1,6 +1,9 @@
 """Where the server answers: TCP with and without TLS, IPv4 and IPv6, Unix sockets; several at once."""
 
 import errno
+import os
+import socket
+import stat
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -72,9 +75,8 @@ class Listeners:
         proxies = TrustedProxies(listener.trusted_proxies) if listener.x_forwarded else None
         factory: Any = HttpFactory(self._server, proxies)
         if listener.path is not None:
-            # wantPID: a lock beside the socket tells a leftover of a killed server from a living one.
-            mode = int(listener.mode, 8)
-            port = self._reactor.listenUNIX(listener.path, factory, BACKLOG, mode, wantPID=True)
+            _remove_leftover(listener.path)
+            port = self._reactor.listenUNIX(listener.path, factory, BACKLOG, int(listener.mode, 8))
             self._add(port, f"unix:{listener.path}")
             return
         if listener.tls:
@@ -101,6 +103,28 @@ class Listeners:
     def _add(self, port: Any, url: str) -> None:
         self._ports.append(port)
         self.urls.append(url)
+
+
+def _remove_leftover(path: str) -> None:
+    """Remove the socket of a server that was killed. Raises CannotListenError when somebody answers at it.
+
+    Asking is the only sure way: process numbers are given out again, and in a container they are always the same.
+    """
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            if stat.S_ISSOCK(os.stat(path).st_mode):
+                os.unlink(path)
+            return
+        except BlockingIOError:  # more callers than it can take
+            pass
+        except OSError as error:
+            raise CannotListenError(None, path, error) from error
+    raise CannotListenError(None, path, OSError(errno.EADDRINUSE, "it is in use"))
 
 
 def _may_skip(error: CannotListenError, address: str, addresses: Sequence[str]) -> bool:

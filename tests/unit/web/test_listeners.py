@@ -1,6 +1,7 @@
 """Ports of every kind on loopback, and what systemd hears."""
 
 import datetime
+import os
 import socket
 import ssl
 import stat
@@ -241,3 +242,43 @@ def test_what_systemd_hears(tmp_path: Path) -> None:
         ]
     notifier.ready()
     ServiceNotifier({}).ready()
+
+
+def left_behind(path: str) -> None:
+    """What a server that was killed leaves of a Unix listener."""
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+        dead.listen()
+
+
+@ensureDeferred
+async def test_the_socket_of_a_killed_server_is_taken_over_whoever_has_its_process_number_now(tmp_path: Path) -> None:
+    path = str(tmp_path / "folkmoot.sock")
+    left_behind(path)
+    (tmp_path / "folkmoot.sock.lock").symlink_to(str(os.getppid()))
+    listeners = Listeners(reactor, server(), [Listener(path=path)])
+    listeners.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+    await listeners.stop()
+    assert not os.path.exists(path)  # noqa: ASYNC240 (a look at one name)
+
+
+@ensureDeferred
+async def test_a_unix_socket_in_use_is_not_taken_away(tmp_path: Path) -> None:
+    path = str(tmp_path / "folkmoot.sock")
+    first = Listeners(reactor, server(), [Listener(path=path)])
+    first.start()
+    with pytest.raises(CannotListenError, match="in use"):
+        Listeners(reactor, server(), [Listener(path=path)]).start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(path)
+    await first.stop()
+
+
+def test_a_file_in_the_place_of_a_unix_socket_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "folkmoot.sock"
+    path.write_text("precious")
+    with pytest.raises(CannotListenError):
+        Listeners(reactor, server(), [Listener(path=str(path))]).start()
+    assert path.read_text() == "precious"
