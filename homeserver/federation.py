@@ -22,6 +22,7 @@ from federation.rules.signing import SigningKey
 from federation.wire.client import FederationClient
 from federation.wire.destinations import InMemoryDestinations
 from federation.wire.domains import Domains
+from federation.wire.kept_back_offs import keep
 from federation.wire.key_validity import KeyValidity
 from federation.wire.keyring import KeyRing, Notary
 from federation.wire.network import Network, system_network
@@ -164,6 +165,7 @@ class Federation:
             times.destination_retry_multiplier,
             times.destination_max_retry_interval,
         )
+        keep(self.back_offs, self._log)
         self._life = _Life(self.back_offs)
         self.client = FederationClient(
             signing_keys[0],

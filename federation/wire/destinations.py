@@ -6,7 +6,10 @@ whoever keeps it durable; ``restore`` takes that back.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+MAX_SERVERS = 10_000
+"""Servers in trouble that are remembered; anybody can name more. The one that failed longest ago is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +68,17 @@ class InMemoryDestinations:
         wait = int(interval * (0.8 + 0.4 * self._random()))
         since = now if before is None else before.failing_since
         back_off = BackOff(since, now + wait, interval, reason)
+        self._backing_off.pop(server_name, None)
         self._backing_off[server_name] = back_off
         if self.on_change is not None:
             self.on_change(server_name, back_off)
+        if len(self._backing_off) > MAX_SERVERS:
+            self.succeeded(next(iter(self._backing_off)))
 
     def restore(self, server_name: str, back_off: BackOff) -> None:
-        """Take over what was kept before a restart."""
-        self._backing_off[server_name] = back_off
+        """Take over what was kept before a restart.
+
+        One that was written down while the wall clock went ahead is no longer than any other.
+        """
+        longest = self._now_ms() + int(back_off.interval * 1.2)
+        self._backing_off[server_name] = replace(back_off, retry_at=min(back_off.retry_at, longest))

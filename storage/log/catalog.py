@@ -61,6 +61,7 @@ REDACTIONS_AHEAD = Table(29, "redactions_ahead", "str event_id", "msgpack: ids o
 OUTBOUND_MESSAGES = Table(30, "outbound_messages", "str server, position u64", "to-device EDU content, JSON bytes")
 BLOCKED_ROOMS = Table(31, "blocked_rooms", "str room_id", "room_id utf-8, NUL, why nobody may enter, utf-8")
 REMOTE_DEVICES = Table(32, "remote_devices", "str user_id", "msgpack row: devices and keys of another server's user")
+BACK_OFFS = Table(33, "back_offs", "str server", "msgpack: server, since when, until when, interval, why it is left alone")
 
 TABLES: Final[tuple[Table, ...]] = (
     META,
@@ -96,4 +97,5 @@ TABLES: Final[tuple[Table, ...]] = (
     OUTBOUND_MESSAGES,
     BLOCKED_ROOMS,
     REMOTE_DEVICES,
+    BACK_OFFS,
 )
