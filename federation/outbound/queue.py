@@ -22,6 +22,7 @@ from federation.outbound.catch_up import Due, missed
 from federation.outbound.destination import LONGEST_DELAY_MS, Destination, Stored
 from federation.outbound.dispatch import Dispatch
 from federation.outbound.edus import EduRoutes
+from federation.outbound.expiry import Expiry
 from federation.outbound.lane import DeviceChange, Lane
 from federation.outbound.ports import DeviceUpdates, Hosts, PresenceOf, TransactionSender, TypingUsers
 from federation.rules.ids import server_name_of
@@ -34,6 +35,7 @@ from storage.log.read import follower_cursor, put_follower_cursor
 
 CURSOR = "federation"
 CHECKPOINT_SECONDS = 30.0
+EXPIRY_SECONDS = 3600.0
 REPLAY_CHUNK = 1_000
 STARTS_PER_SECOND = 20
 """How many lanes that are no answer to something new (hellos, ends of back-offs) begin in one second."""
@@ -86,6 +88,7 @@ class Outbound:
         self._paced_until = 0
         self._started = False
         self._stopped = False
+        self._expiry = Expiry(log, clock, self._now_ms)
         self._edus = EduRoutes(self, log, hosts, server_name, clock, typing, presence)
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -109,6 +112,7 @@ class Outbound:
         else:
             self._replay(cursor[0])
         self._timer("checkpoint", CHECKPOINT_SECONDS, self._tick_checkpoint)
+        self._timer("expiry", EXPIRY_SECONDS, self._tick_expiry)
         self._edus.start()
 
     def stop(self) -> None:
@@ -360,6 +364,11 @@ class Outbound:
     def _timer(self, name: str, delay: float, call: Callable[[], None]) -> None:
         if not self._stopped:
             self._timers[name] = self._clock.callLater(delay, call)
+
+    def _tick_expiry(self) -> None:
+        work = Deferred.fromCoroutine(self._expiry.round(lane.destination for lane in self._lanes.values()))
+        work.addErrback(lambda failure: _log.failure("looking for messages that wait in vain failed", failure))
+        work.addCallback(lambda _: self._timer("expiry", EXPIRY_SECONDS, self._tick_expiry))
 
     # -- durability --------------------------------------------------------------------------------------------------
 

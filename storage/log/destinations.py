@@ -63,6 +63,13 @@ def messages(snapshot: Snapshot, server: str, limit: int) -> list[tuple[int, byt
     return [(from_u64(key, len(prefix)), value) for key, value in rows]
 
 
+def message_positions(snapshot: Snapshot, server: str) -> list[int]:
+    """Positions of all messages that wait for a server, the oldest first."""
+    prefix = part(server)
+    rows = snapshot.range(OUTBOUND_MESSAGES, prefix + u64(0), prefix + LAST)
+    return [from_u64(key, len(prefix)) for key, _ in rows]
+
+
 def delete_message(batch: Batch, server: str, position: int) -> None:
     """A message was accepted, or set aside."""
     batch.delete(OUTBOUND_MESSAGES, part(server) + u64(position))

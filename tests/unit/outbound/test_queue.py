@@ -288,6 +288,63 @@ def test_to_device_messages_wait_in_the_log_and_go_once(world: Sending) -> None:
     assert len(once_more.peers.edus("one", "m.direct_to_device")) == 2
 
 
+def waiting(world: Sending, server: str) -> list[int]:
+    with world.log.snapshot() as snapshot:
+        return destinations.message_positions(snapshot, server)
+
+
+def to_devices(world: Sending, server: str, *bodies: int) -> None:
+    queues = RemoteQueues(lambda: "m")
+    for body in bodies:
+        batch = world.log.begin()
+        queues.queue(batch, user_id("a"), "m.x", {f"@r:{server}": {"D": {"body": body}}})
+        world.run(world.log.append(batch))
+    world.settle(1)
+
+
+def test_to_device_messages_for_a_server_that_is_long_dead_are_dropped(world: Sending) -> None:
+    """After a month; those that come later wait no longer than an hour. Others' messages are none of their business."""
+    world.shared("dead", "slow")
+    world.peers.dead = {"dead"}
+    to_devices(world, "dead", 1, 2)
+    world.clock.advance(29 * 24 * HOURS)
+    world.settle()
+    world.peers.dead = {"dead", "slow"}
+    to_devices(world, "slow", 3)
+    assert len(waiting(world, "dead")) == 2
+    world.clock.advance(24 * HOURS)
+    world.settle(1)
+    assert waiting(world, "dead") == [] and len(waiting(world, "slow")) == 1
+    to_devices(world, "dead", 4)
+    world.clock.advance(1 * HOURS)
+    world.settle(1)
+    assert waiting(world, "dead") == []
+    world.peers.dead = set()
+    world.clock.advance(7 * HOURS)
+    world.settle(2)
+    to_devices(world, "dead", 5)
+    found = [content["messages"]["@r:dead"]["D"]["body"] for content in world.peers.edus("dead", "m.direct_to_device")]
+    assert found == [5]
+    assert len(world.peers.edus("slow", "m.direct_to_device")) == 1
+
+
+def test_only_so_many_to_device_messages_wait(world: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest; and only for who does not answer."""
+    monkeypatch.setattr("federation.outbound.expiry.MOST_MESSAGES", 3)
+    monkeypatch.setattr("federation.outbound.expiry.CHUNK", 2)
+    world.shared("dead")
+    world.peers.dead = {"dead"}
+    to_devices(world, "dead", *range(10))
+    newest = waiting(world, "dead")[-3:]
+    world.settle(1 * HOURS)
+    assert waiting(world, "dead") == newest
+    world.peers.dead = set()
+    world.clock.advance(7 * HOURS)
+    world.settle(2)
+    found = [content["messages"]["@r:dead"]["D"]["body"] for content in world.peers.edus("dead", "m.direct_to_device")]
+    assert found == [7, 8, 9]
+
+
 def test_typing_is_told_when_it_begins_and_ends(world: Sending) -> None:
     room = world.shared("one")
     world.typing.start(room, user_id("a"), 4000)
