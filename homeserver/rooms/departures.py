@@ -13,9 +13,10 @@ from twisted.logger import Logger
 from federation.rules.errors import MatrixError
 from homeserver.rooms.append import append_if_allowed, asks_first
 from homeserver.rooms.at_once import some_at_once
-from homeserver.rooms.erasure import mark_erased
+from homeserver.rooms.erasure import is_marked, mark_erased
 from homeserver.rooms.room import Draft, Rooms
 from storage.log import rooms as room_log
+from storage.log.account_data import delete_data
 from storage.log.append import Batch
 from storage.log.catalog import FOLLOWERS
 from storage.log.keys import after_prefix, part, u64
@@ -62,10 +63,14 @@ class Departures:
         with self._rooms.log.snapshot() as snapshot:
             rows = list(snapshot.range(FOLLOWERS, _INTENTS, after_prefix(_INTENTS), limit=100))
         for key, value in rows:
-            await self._leave_all(value[8:].decode())
+            user_id = value[8:].decode()
+            await self._leave_all(user_id)
             if self._stopped:
                 return
             batch = self._rooms.log.begin()
+            if is_marked(self._rooms.log, user_id):
+                with self._rooms.log.snapshot() as snapshot:
+                    delete_data(batch, snapshot, user_id)
             batch.delete(FOLLOWERS, key)
             await self._rooms.log.append(batch)
         self._running = False

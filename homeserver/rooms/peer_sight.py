@@ -1,7 +1,8 @@
 """What another server may see of a room's history.
 
 Client-Server API, "Room history visibility": an event is for a server when history is shared or world readable there, or
-when one of its users was in the room (or invited, where that counts) at the event. Anything else is sent redacted.
+when one of its users was in the room (or invited, where that counts) at the event. Anything else is sent redacted, and so
+is what somebody said who has asked to be forgotten.
 """
 
 from collections import OrderedDict
@@ -12,6 +13,7 @@ from federation.rules.checks import redacted_event
 from federation.rules.event import Event
 from federation.rules.ids import server_name_of
 from federation.rules.room_versions import RoomVersion
+from homeserver.rooms.erasure import is_erased
 from homeserver.rooms.visibility import INVITED, SHARED, WORLD_READABLE, known_visibility
 from storage.log import events as event_log
 from storage.log.events import EventRecord
@@ -37,7 +39,7 @@ class PeerSight:
 
     def pdu(self, view: View, server: str, record: EventRecord, version: RoomVersion) -> bytes:
         """The event as that server gets it."""
-        if self.may_see(view, server, record):
+        if self.may_see(view, server, record) and not is_erased(view, record):
             return bytes(record.pdu)
         return redacted_event(Event.from_json(record.pdu, version, event_id=record.event_id)).json
 

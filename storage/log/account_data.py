@@ -51,6 +51,13 @@ def data_of(snapshot: Snapshot, user_id: str, room_id: str | None = None) -> lis
     return [_decode(data) for _, data in snapshot.range(ACCOUNT_DATA, prefix, after_prefix(prefix))]
 
 
+def delete_data(batch: Batch, snapshot: Snapshot, user_id: str) -> None:
+    """Delete all account data of a user."""
+    for one in data_of(snapshot, user_id):
+        batch.delete(ACCOUNT_DATA, _key(user_id, one.room_id, one.type))
+        batch.delete(ACCOUNT_DATA_POSITIONS, part(user_id) + u64(one.position))
+
+
 def data_between(snapshot: Snapshot, user_id: str, after: int, upto: int) -> Iterator[Datum]:
     """What a user's clients stored after position ``after`` up to and including ``upto``, oldest first."""
     prefix = part(user_id)

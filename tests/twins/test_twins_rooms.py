@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
+from federation.rules.event import Event
 from federation.rules.room_versions import ROOM_VERSIONS
+from homeserver.rooms.departures import Departures
 from tests.fakes.town import Town, Twin
 
 
@@ -225,3 +228,42 @@ def test_restricted_join() -> None:
     assert member is not None and member.content["join_authorised_via_users_server"] == "@alice:a"
     assert {"a", "b"} <= set(member.pdu["signatures"])
     agree(room, a, b)
+
+
+def test_what_the_erased_have_said_is_handed_out_redacted() -> None:
+    """To servers that were there as to those that come later; state stands, and so does what others said."""
+    town, a, b = two()
+    room = a.create("alice")
+    a.join("zoe", room)
+    early = a.say("alice", room, "early")
+    b.join("bob", room, via=a)
+    town.settle()
+    said = a.say("alice", room, "secret")
+    redaction = town.run(a.sending.redact(a.who("alice"), room, early, "typo", None))
+    a.state("alice", room, "m.room.topic", {"topic": "kept"})
+    others = a.say("zoe", room, "plain")
+    town.settle()
+
+    def bodies(server: Twin) -> dict[str, Any]:
+        found = server.request(a, "GET", f"/_matrix/federation/v1/backfill/{room}?v={others}&limit=20")["pdus"]
+        missing = server.request(a, "POST", f"/_matrix/federation/v1/get_missing_events/{room}",
+                                 {"earliest_events": [], "latest_events": [others], "limit": 20})["events"]  # fmt: skip
+        version = a.rooms.get(room).version
+        contents = {Event.from_pdu(pdu, version).event_id: pdu["content"] for pdu in found}
+        assert {said: contents[said]}.items() <= {Event.from_pdu(p, version).event_id: p["content"] for p in missing}.items()
+        assert server.request(a, "GET", f"/_matrix/federation/v1/event/{said}")["pdus"][0]["content"] == contents[said]
+        return contents
+
+    assert bodies(b)[said]["body"] == "secret"
+    batch = a.rooms.log.begin()
+    Departures(a.rooms, town.clock.callLater).bring(batch, {"user_id": "@alice:a", "erase": True})
+    town.run(a.rooms.log.append(batch))
+    town.settle()
+    c = town.server("c")
+    c.join("carl", room, via=a)
+    town.settle()
+    for server in (b, c):
+        contents = bodies(server)
+        assert contents[said] == {} and contents[others]["body"] == "plain" and contents[redaction]["reason"] == "typo"
+        assert {"topic": "kept"} in contents.values()
+    assert b.bodies(room)[-2:] == ["secret", "plain"]

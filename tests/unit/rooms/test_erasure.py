@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from storage.log.account_data import data_between, data_of
 from tests.fakes.room_server import RoomServer
 
 
@@ -28,3 +31,21 @@ def test_erased_messages_are_for_those_who_were_there(server: RoomServer) -> Non
         assert shown(now, "bob", room, event) == [content] * 3
         assert shown(now, "carol", room, event) == [{}] * 3
         assert now.contents("carol", room, "m.room.join_rules") == {"join_rule": "public"}
+
+
+@pytest.mark.parametrize("erase", [True, False])
+def test_account_data_goes_with_who_asks_for_it(server: RoomServer, erase: bool) -> None:
+    room = server.create("alice")
+    for room_id in ("", room):
+        for number in range(2):
+            server.set_data("alice", "m.x", {"n": number}, room_id)
+    server.set_data("bob", "m.x", {"n": 1})
+    batch = server.log.begin()
+    server.departures.bring(batch, {"user_id": "@alice:x", "erase": erase})
+    server.run(server.log.append(batch))
+    server.clock.advance(1)
+    server.run(server.rooms.settled())
+    with server.log.snapshot() as snapshot:
+        assert len(data_of(snapshot, "@alice:x")) == (0 if erase else 2)
+        assert len(list(data_between(snapshot, "@alice:x", 0, 10**9))) == (0 if erase else 2)
+        assert len(data_of(snapshot, "@bob:x")) == 1
