@@ -22,8 +22,8 @@ SYNAPSE = "matrix-synapse>=1.150"
 
 @pytest.fixture(scope="session")
 def synapse_python() -> Path:
-    """A Python with Synapse: `FOLKMOOT_SYNAPSE`, or an environment made once when `CI=true`."""
-    given = os.environ.get("FOLKMOOT_SYNAPSE")
+    """A Python with Synapse: `SYNAPSE_PYTHON`, or an environment made once when `CI=true`."""
+    given = os.environ.get("SYNAPSE_PYTHON")
     if given:
         return Path(given)
     environment = Path.home() / ".cache" / "folkmoot-synapse"
@@ -31,7 +31,7 @@ def synapse_python() -> Path:
     if (environment / ".installed").exists():
         return python
     if os.environ.get("CI") != "true":
-        pytest.skip("no Synapse: FOLKMOOT_SYNAPSE names no Python with it, and CI=true is not set to install one")
+        pytest.skip("no Synapse: SYNAPSE_PYTHON names no Python with it, and CI=true is not set to install one")
     subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", SYNAPSE], check=True)
     (environment / ".installed").touch()
@@ -57,7 +57,7 @@ def servers(synapse_python: Path) -> Iterator[tuple[FolkmootPeer, SynapsePeer]]:
     finally:
         ours.stop()
         theirs.stop()
-        if os.environ.get("FOLKMOOT_KEEP"):
+        if os.environ.get("KEEP_SERVERS"):
             print(f"left in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
