@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from tests.contract.caller import Caller, Reply
+from tests.e2e.devices import PASSWORD
 
 PATIENCE = 20.0
 """Seconds until something that another server was told counts as never told."""
@@ -34,11 +35,12 @@ class Person:
         self.left: set[str] = set()
         self.to_device: list[dict[str, Any]] = []
         self.changed: set[str] = set()
+        self.presence: dict[str, dict[str, Any]] = {}
         self.token: str | None = None
         account = self.call(
             "POST",
             "/v3/register",
-            {"username": name, "password": "a-long-pass-phrase", "auth": {"type": "m.login.dummy"}},
+            {"username": name, "password": PASSWORD, "auth": {"type": "m.login.dummy"}},
         )
         self.token, self.user_id, self.device_id = account["access_token"], account["user_id"], account["device_id"]
 
@@ -107,6 +109,8 @@ class Person:
                 self.ephemeral.setdefault(room, []).extend(part.get("ephemeral", {}).get("events", []))
         for room, part in rooms.get("invite", {}).items():
             self.invited[room] = part["invite_state"]["events"]
+        for event in answer.get("presence", {}).get("events", []):
+            self.presence[event["sender"]] = event["content"]
         self.to_device += answer.get("to_device", {}).get("events", [])
         self.changed |= set(answer.get("device_lists", {}).get("changed", []))
 

@@ -1,26 +1,19 @@
 """What was said while one of the servers was away."""
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
-from tests.synapse.peers import FolkmootPeer, SynapsePeer
-from tests.synapse.person import Person
-from tests.synapse.test_synapse_rooms import meet
+from tests.synapse.test_synapse_rooms import VERSIONS, Make, Servers, meet
 
 pytestmark = pytest.mark.synapse
 
 
 @pytest.mark.parametrize("away", ["ours", "theirs"])
-def test_catching_up(
-    servers: tuple[FolkmootPeer, SynapsePeer],
-    ours: Callable[[str], Person],
-    theirs: Callable[[str], Person],
-    away: str,
-) -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_catching_up(servers: Servers, ours: Make, theirs: Make, version: str, away: str) -> None:
     host, guest = ours("alice"), theirs("bob")
-    room = meet(host, guest, "12")
+    room = meet(host, guest, version)
     stays, returns = (guest, host) if away == "ours" else (host, guest)
     server = servers[0 if away == "ours" else 1]
     server.stop()

@@ -1,35 +1,46 @@
 """What users of Folkmoot and Synapse know of each other: typing, receipts, devices and their keys, profiles."""
 
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from tests.synapse.person import Person
-from tests.synapse.test_synapse_rooms import meet, pair
+from tests.synapse.test_synapse_rooms import VERSIONS, meet, pair
 
 pytestmark = pytest.mark.synapse
 __all__ = ["pair"]
-Make = Callable[[str], Person]
+each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
-def test_typing_and_receipts(pair: tuple[Person, Person]) -> None:
+@each_version
+def test_typing_and_receipts(pair: tuple[Person, Person], version: str) -> None:
     host, guest = pair
-    room = meet(host, guest, "12")
+    room = meet(host, guest, version)
     said = host.say(room, "look")
     guest.sees(room, said)
     for writer, watcher in ((host, guest), (guest, host)):
         path = f"/v3/rooms/{quote(room)}/typing/{quote(writer.user_id)}"
         writer.call("PUT", path, {"typing": True, "timeout": 20000})
         watcher.until(lambda: _typing(watcher, room, writer), "typing")  # noqa: B023
+        writer.call("PUT", path, {"typing": False})
+        watcher.until(lambda: _stopped(watcher, room, writer), "that typing ended")  # noqa: B023
     guest.call("POST", f"/v3/rooms/{quote(room)}/receipt/m.read/{quote(said)}")
+    answer = guest.say(room, "seen")
+    host.sees(room, answer)
+    host.call("POST", f"/v3/rooms/{quote(room)}/receipt/m.read/{quote(answer)}")
+    for reader, watcher, event_id in ((guest, host, said), (host, guest, answer)):
+        watcher.until(lambda: _read(watcher, room, reader, event_id), "the receipt")  # noqa: B023
 
-    def read() -> bool:
-        receipts = [one["content"] for one in host.ephemeral.get(room, []) if one["type"] == "m.receipt"]
-        return any(guest.user_id in one.get(said, {}).get("m.read", {}) for one in receipts)
 
-    host.until(read, "the receipt")
+def _read(person: Person, room: str, reader: Person, event_id: str) -> bool:
+    receipts = [one["content"] for one in person.ephemeral.get(room, []) if one["type"] == "m.receipt"]
+    return any(reader.user_id in one.get(event_id, {}).get("m.read", {}) for one in receipts)
+
+
+def _stopped(watcher: Person, room: str, writer: Person) -> bool:
+    events = [one["content"]["user_ids"] for one in watcher.ephemeral[room] if one["type"] == "m.typing"]
+    return writer.user_id not in events[-1]
 
 
 def _typing(watcher: Person, room: str, writer: Person) -> bool:
@@ -47,9 +58,10 @@ def _device_keys(person: Person) -> dict[str, Any]:
     }
 
 
-def test_keys_of_devices(pair: tuple[Person, Person]) -> None:
+@each_version
+def test_keys_of_devices(pair: tuple[Person, Person], version: str) -> None:
     host, guest = pair
-    meet(host, guest, "10")
+    meet(host, guest, version)
     for owner, asker in ((host, guest), (guest, host)):
         asker.changed.clear()
         one_time = {"key": "D" * 43, "signatures": {owner.user_id: {f"ed25519:{owner.device_id}": "E" * 86}}}
@@ -69,9 +81,10 @@ def test_keys_of_devices(pair: tuple[Person, Person]) -> None:
         assert not again["one_time_keys"].get(owner.user_id)
 
 
-def test_messages_to_devices(pair: tuple[Person, Person]) -> None:
+@each_version
+def test_messages_to_devices(pair: tuple[Person, Person], version: str) -> None:
     host, guest = pair
-    meet(host, guest, "12")
+    meet(host, guest, version)
     for sender, receiver in ((host, guest), (guest, host)):
         messages = {receiver.user_id: {receiver.device_id: {"to": "one"}}}
         sender.call("PUT", "/v3/sendToDevice/org.example.note/1", {"messages": messages})
@@ -81,17 +94,34 @@ def test_messages_to_devices(pair: tuple[Person, Person]) -> None:
         assert {one["sender"] for one in receiver.to_device} == {sender.user_id}
 
 
-def test_profiles(pair: tuple[Person, Person]) -> None:
+@each_version
+def test_profiles(pair: tuple[Person, Person], version: str) -> None:
     host, guest = pair
     for owner, asker in ((host, guest), (guest, host)):
         path = f"/v3/profile/{quote(owner.user_id)}"
         owner.call("PUT", path + "/displayname", {"displayname": "Someone Else"})
         assert asker.call("GET", path)["displayname"] == "Someone Else"
         assert asker.ask("GET", f"/v3/profile/{quote('@nobody:' + owner.user_id.partition(':')[2])}").status == 404
-    room = meet(host, guest, "12")
+    room = meet(host, guest, version)
     assert host.members(room).keys() == guest.members(room).keys()
     guest.call("PUT", f"/v3/profile/{quote(guest.user_id)}/displayname", {"displayname": "Newly Named"})
     host.until(
         lambda: (host.state(room, "m.room.member", guest.user_id) or {}).get("displayname") == "Newly Named",
         "the new name",
     )
+
+
+@each_version
+def test_presence(pair: tuple[Person, Person], version: str) -> None:
+    host, guest = pair
+    meet(host, guest, version)
+    for watched, watcher in ((host, guest), (guest, host)):
+        for told in ({"presence": "unavailable", "status_msg": "at lunch"}, {"presence": "online", "status_msg": "back"}):
+            watched.call("PUT", f"/v3/presence/{quote(watched.user_id)}/status", told)
+
+            def known() -> bool:
+                return told.items() <= watcher.presence.get(watched.user_id, {}).items()  # noqa: B023
+
+            watcher.until(known, f"{watched.user_id} being {told}")
+            asked = watcher.call("GET", f"/v3/presence/{quote(watched.user_id)}/status")
+            assert told.items() <= asked.items()
