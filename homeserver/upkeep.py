@@ -96,9 +96,13 @@ class Upkeep:
             for room_id, nid in rooms:
                 if self._stopped:
                     return
-                unreached = await collect_nodes(
-                    self._log, room_id, suspects.get(nid, frozenset()), roots.get(nid, ())
-                )
+                try:
+                    unreached = await collect_nodes(
+                        self._log, room_id, suspects.get(nid, frozenset()), roots.get(nid, ())
+                    )
+                except ValueError:
+                    self._report.failure("{room_id} is damaged and nothing in it is collected", room_id=room_id)
+                    continue
                 if unreached:
                     self._suspects[nid] = unreached
                 await deferLater(self._clock, PAUSE)

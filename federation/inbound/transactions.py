@@ -83,7 +83,7 @@ class TransactionEndpoints:
             room_id = room_of(pdu)
             if room_id is not None:
                 rooms.setdefault(room_id, []).append(pdu)
-        work = [Deferred.fromCoroutine(self._pdus.pdus(origin, room_id, part)) for room_id, part in rooms.items()]
+        work = [Deferred.fromCoroutine(self._room(origin, room_id, part)) for room_id, part in rooms.items()]
         for outcome in await gatherResults(work, consumeErrors=True) if work else ():
             for event_id, error in outcome.items():
                 results[event_id] = {} if error is None else {"error": error}
@@ -92,6 +92,13 @@ class TransactionEndpoints:
         answer = orjson.dumps({"pdus": results})
         await self._transactions.remember(origin, txn_id, answer)
         return answer
+
+    async def _room(self, origin: str, room_id: str, pdus: Sequence[Any]) -> dict[str, str | None]:
+        try:
+            return await self._pdus.pdus(origin, room_id, pdus)
+        except ValueError:  # rows of this room are damaged, which is nothing that others' events should wait for
+            _report.failure("{room_id} is damaged, events of {origin} for it are left out", room_id=room_id, origin=origin)
+            return {}
 
     async def _edu(self, origin: str, edu: Any) -> None:
         if not isinstance(edu, dict):

@@ -144,11 +144,14 @@ class Outbound:
 
     def _route(self, entry: Entry) -> None:
         kind = entry.kind
-        if kind == Kind.EVENT or kind == Kind.BACKFILL:
-            self._route_event(entry)
-        elif kind == Kind.FEDERATION:
-            self._route_message(entry)
-        self._edus.route(entry)
+        try:
+            if kind == Kind.EVENT or kind == Kind.BACKFILL:
+                self._route_event(entry)
+            elif kind == Kind.FEDERATION:
+                self._route_message(entry)
+            self._edus.route(entry)
+        except ValueError:
+            _log.failure("what position {position} names is damaged and not sent on", position=entry.position)
 
     def _route_event(self, entry: Entry) -> None:
         if not entry.user_id.endswith(self._suffix) and not self._relayed(entry):

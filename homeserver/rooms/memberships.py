@@ -7,10 +7,14 @@ that whoever is woken finds it up to date. It holds what is released, never what
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 
+from twisted.logger import Logger
+
 from storage.log import rooms as room_log
 from storage.log.append import Entry, Kind, Log
 from storage.log.rooms import MembershipRecord
 from storage.log.state_map import StateMap
+
+_report = Logger()
 
 MAX_USERS = 20_000
 MAX_ROOMS = 5_000
@@ -51,7 +55,12 @@ class Memberships:
         """The users joined to a room."""
         users = self._rooms.get(room_id)
         if users is None:
-            users = self._rooms[room_id] = self._load_room(room_id)
+            try:
+                users = self._load_room(room_id)
+            except ValueError:
+                _report.failure("{room_id} is damaged and counts as empty: run check-log", room_id=room_id)
+                users = set()
+            self._rooms[room_id] = users
             if len(self._rooms) > self._max_rooms:
                 self._rooms.popitem(last=False)
         return users

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
+from twisted.logger import Logger
 
 from storage.log import events as event_log
 from storage.log import rooms as room_log
@@ -17,6 +18,8 @@ from storage.log.removal import is_blocked
 from storage.log.rooms import RoomMeta
 from storage.log.state_map import StateMap
 from storage.log.view import View
+
+_report = Logger()
 
 OPEN_RULES = frozenset({"public", "knock", "knock_restricted"})
 """Join rules under which anybody may know of a room."""
@@ -44,6 +47,13 @@ class Overviews:
 
         None for a room that nobody of this server is in, since its state may be out of date. Not to be changed.
         """
+        try:
+            return self._of(view, room_id)
+        except ValueError:
+            _report.failure("{room_id} is damaged and left out of lists: run check-log", room_id=room_id)
+            return None
+
+    def _of(self, view: View, room_id: str) -> dict[str, Any] | None:
         meta = room_log.room_meta(view, room_id)
         if meta is None or not meta.last_seq or not meta.joined or meta.quarantined or is_blocked(view, room_id):
             return None

@@ -25,12 +25,14 @@ class Turns:
         if queue.waiting >= MAX_WAITING:
             raise MatrixError(429, "M_LIMIT_EXCEEDED", "Too much is waiting for this room", retry_after_ms=5000)
         queue.waiting += 1
-        await queue.lock.acquire()
         try:
-            return await work()
-        finally:
+            await queue.lock.acquire()
+            try:
+                return await work()
+            finally:
+                queue.lock.release()
+        finally:  # also for those who gave up waiting
             queue.waiting -= 1
-            queue.lock.release()
             if not queue.waiting:
                 self._queues.pop(key, None)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from homeserver.feed import Feed
 from homeserver.keys.key_counts import KeyCounts
@@ -24,6 +25,8 @@ from homeserver.sync.user_sections import AccountData, UserSections
 from storage.log.append import Log
 from storage.log.rooms import MembershipRecord
 from storage.log.view import Snapshot
+
+_report = Logger()
 
 ROOMS_IN_TURN = 20
 """Rooms read in one turn of the reactor."""
@@ -172,10 +175,13 @@ class SyncReader:
     ) -> None:
         for record, changes in tasks:
             data = account_data.get(record.room_id)
-            if record.membership == "join":
-                self._read_joined(scope, body, record, changes, data, seen)
-            elif scope.since is None or record.position > scope.since:
-                self._read_other(scope, body, record, data, seen)
+            try:
+                if record.membership == "join":
+                    self._read_joined(scope, body, record, changes, data, seen)
+                elif scope.since is None or record.position > scope.since:
+                    self._read_other(scope, body, record, data, seen)
+            except ValueError:
+                _report.failure("{room_id} is damaged and left out of syncs: run check-log", room_id=record.room_id)
 
     def _read_joined(
         self,

@@ -1,11 +1,20 @@
 """Rooms: one row of facts for each room, and every user's memberships."""
 
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import TypeVar
+
 import msgspec
+from twisted.logger import Logger
 
 from storage.log.append import Batch
 from storage.log.catalog import MEMBERSHIPS, ROOM_NIDS, ROOMS
 from storage.log.keys import after_prefix, part, u64
 from storage.log.view import Snapshot, View
+
+T = TypeVar("T")
+
+_report = Logger(namespace="storage.log")
 
 
 class RoomMeta(msgspec.Struct, array_like=True, kw_only=True):
@@ -79,9 +88,9 @@ def room_of_nid(view: View, room_nid: int) -> str | None:
 
 
 def all_rooms(snapshot: Snapshot, after: str = "", limit: int | None = None) -> list[RoomMeta]:
-    """Rooms in key order, those behind room id ``after``."""
+    """Rooms in key order, those behind room id ``after``. Damaged rows are reported and left out."""
     start = part(after) + b"\0" if after else b"\0"
-    return [_meta_decoder.decode(data) for _, data in snapshot.range(ROOMS, start, b"\xff" * 34, limit=limit)]
+    return list(islice(_readable(snapshot.range(ROOMS, start, b"\xff" * 34), _meta_decoder.decode), limit))
 
 
 def put_membership(batch: Batch, user_id: str, record: MembershipRecord) -> None:
@@ -105,8 +114,15 @@ def membership_in(view: View, user_id: str, room_id: str) -> MembershipRecord | 
 
 
 def membership_of(snapshot: Snapshot, user_id: str) -> dict[str, MembershipRecord]:
-    """All of a user's memberships by room id, forgotten ones included."""
+    """All of a user's memberships by room id, forgotten ones included. Damaged rows are reported and left out."""
     prefix = part(user_id)
-    decode = _membership_decoder.decode
-    records = (decode(data) for _, data in snapshot.range(MEMBERSHIPS, prefix, after_prefix(prefix)))
-    return {record.room_id: record for record in records}
+    rows = snapshot.range(MEMBERSHIPS, prefix, after_prefix(prefix))
+    return {record.room_id: record for record in _readable(rows, _membership_decoder.decode)}
+
+
+def _readable(rows: Iterable[tuple[bytes, bytes]], decode: Callable[[bytes], T]) -> Iterator[T]:
+    for key, data in rows:
+        try:
+            yield decode(data)
+        except ValueError:
+            _report.error("a damaged row is left out, key {key!r}: stop the server and run check-log", key=key)
