@@ -51,6 +51,7 @@ class Exchange:
         self._key_is_valid = key_is_valid
         self._user_exists = user_exists
         self._turns = Turns()
+        membership.check_proof = self.check_proof
 
     async def exchange(self, origin: str, room_id: str, pdu: Mapping[str, Any]) -> None:
         """Send the invite that a pending third-party invite of one of our users has become.
@@ -113,7 +114,7 @@ class Exchange:
 
     async def _redeem(self, room_id: str, pending: Event, user_id: str, signed: Mapping[str, Any]) -> None:
         """Check the proof and invite; who is in the room or invited already stays so."""
-        await self._check_keys(pending, signed)
+        await self.check_proof(pending, signed)
         room = self._rooms.get(room_id)
         if room.membership(user_id) in ("join", "invite"):
             return
@@ -124,8 +125,11 @@ class Exchange:
         else:
             await append_event(self._rooms, room, draft)
 
-    async def _check_keys(self, pending: Event, signed: Mapping[str, Any]) -> None:
-        """Whoever redeems asks whether the key is still good; other servers may not, so that all come to the same."""
+    async def check_proof(self, pending: Event, signed: Mapping[str, Any]) -> None:
+        """Whoever redeems asks whether the key is still good; other servers may not, so that all come to the same.
+
+        Raises MatrixError 403 when it is not, or when nobody has signed, 502 when that cannot be found out.
+        """
         problem = MatrixError(403, "M_FORBIDDEN", "The third-party invite is not signed with a key that is valid")
         for key in keys_that_signed(signed, pending.content):
             try:

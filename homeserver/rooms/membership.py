@@ -5,7 +5,7 @@ Client-Server API, "Room membership". Whether a transition is allowed is said by
 changes, what a guest may do, who vouches for a restricted join.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from federation.rules.errors import MatrixError
@@ -66,6 +66,8 @@ class Membership:
         self._aliases = aliases
         self._profiles = profiles
         self.remote = remote
+        self.check_proof: Callable[[Event, Mapping[str, Any]], Awaitable[None]] | None = None
+        """Asks whether the key that proves a third-party invite is still good; MatrixError 403, 502. Set as ``remote`` is."""
 
     async def find_room(self, room_id_or_alias: str, via: Sequence[str] = ()) -> tuple[str, list[str]]:
         """The room behind an id or an alias of any server, and the servers to ask for it. MatrixError 400, 404."""
@@ -124,6 +126,8 @@ class Membership:
             # Whether they may, only who knows all members can say.
             await self.remote.join(user_id, room_id, via, await self._joining(requester, extra, reason))
             return
+        if third_party_signed is not None and room.membership(user_id) != "invite" and self.check_proof is not None:
+            await self.check_proof(pending_invite(room, third_party_signed), third_party_signed)
         profile = await self._profiles.member_content(user_id)
         # The profile came from another thread: the room may have changed meanwhile, decide from here on in one turn.
         room = self._known(room_id)

@@ -193,6 +193,11 @@ def test_a_client_redeems_the_invite_of_another_server_s_user(scene: Scene) -> N
     scene.a.run(scene.a.membership.invite(scene.a.who("alice"), scene.room, "@bert:b", None))
     scene.b.run(scene.b.membership.join(scene.b.who("bert"), scene.room, {}, None))
     scene.town.settle()
+    scene.town.revoked_keys.add(PUBLIC)
+    with pytest.raises(MatrixError) as caught:
+        scene.b.run(scene.b.membership.join(scene.b.who("bob"), scene.room, {}, None, scene.signed()))
+    assert caught.value.status == 403
+    scene.town.revoked_keys.clear()
     scene.b.run(scene.b.membership.join(scene.b.who("bob"), scene.room, {}, None, scene.signed()))
     scene.town.settle()
     assert scene.a.member("@bob:b", scene.room) == "join"
