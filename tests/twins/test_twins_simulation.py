@@ -203,11 +203,11 @@ def play(seed: int, homes: Homes) -> None:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_servers_agree_in_the_end(seed: int, homes: Homes) -> None:
+def test_j01_servers_agree_in_the_end(seed: int, homes: Homes) -> None:
     play(seed, homes)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("seed", range(FIRST_NIGHTLY, FIRST_NIGHTLY + NIGHTLY))
-def test_servers_agree_in_the_end_nightly(seed: int, homes: Homes) -> None:
+def test_j01_servers_agree_in_the_end_nightly(seed: int, homes: Homes) -> None:
     play(seed, homes)

@@ -206,3 +206,35 @@ def test_troubleshooting_quotes_errors_that_exist() -> None:
     quoted = set(re.findall(r"^\| (?:503 )?`([^`]+)` \|", page, re.MULTILINE))
     assert len(quoted) > 15
     assert [text for text in sorted(quoted - TWISTED) if text not in texts_of_the_code()] == []
+
+
+# -- cases ---------------------------------------------------------------------------------------------------------
+
+CASE = re.compile(r"[a-j]\d\d")
+
+
+@cache
+def tested_cases() -> dict[str, set[str]]:
+    """Case → the files with tests that bear its number. The stories are all told by one file."""
+    found: dict[str, set[str]] = {}
+    for file in (ROOT / "tests").rglob("test_*.py"):
+        for numbers in re.findall(r"def test_((?:[a-j]\d\d_)+)", file.read_text("utf-8")):
+            for case in CASE.findall(numbers):
+                found.setdefault(case.upper(), set()).add(str(file.relative_to(ROOT)))
+    for story in (ROOT / "tests" / "vectors").glob("*.json"):
+        if CASE.fullmatch(story.name[:3]):
+            found.setdefault(story.name[:3].upper(), set()).add("tests/unit/rules/test_rules_stories.py")
+    return found
+
+
+def test_the_page_of_cases_tells_where_each_is_tested() -> None:
+    """A new test of a case needs no new line here, a case without one has to say why."""
+    lines = re.findall(r"^\| ([A-J]\d\d) \| [^|]+ \| ([^|]+) \|$", (ROOT / "docs/cases.md").read_text("utf-8"), re.MULTILINE)
+    told = {case: set(CODE_SPAN.findall(where)) for case, where in lines}
+    assert len(told) == len(lines) > 80
+    assert sorted(tested_cases().keys() - told.keys()) == []
+    wrong = {case: files - tested_cases().get(case, set()) for case, files in told.items()}
+    assert {case: files for case, files in wrong.items() if files} == {}
+    untested = {case: where for case, where in lines if not told[case]}
+    reasons = ("not built: ", "not yet: ", "by hand")
+    assert [case for case, where in untested.items() if not where.startswith(reasons) or case in tested_cases()] == []
