@@ -31,18 +31,18 @@ async def some_at_once(items: Iterable[T], work: Callable[[T], Awaitable[R]]) ->
     return results
 
 
-async def for_a_while(work: Coroutine[Any, Any, object], seconds: float, clock: IReactorTime) -> None:
-    """Wait for `work`, but not longer than some seconds: then it goes on by itself.
+async def for_a_while(work: Coroutine[Any, Any, R], seconds: float, clock: IReactorTime) -> R | None:
+    """What `work` comes to, None if that takes longer than some seconds: then it goes on by itself.
 
     What it raises meanwhile is raised, what it raises later nobody hears.
     """
-    over: Deferred[object] = Deferred()
+    over: Deferred[R | None] = Deferred()
     timer = clock.callLater(seconds, over.callback, None)
 
-    def done(result: object) -> None:
+    def done(result: Any) -> None:
         if timer.active():
             timer.cancel()
             over.callback(result)  # a Failure takes the errbacks
 
     Deferred.fromCoroutine(work).addBoth(done)
-    await over
+    return await over

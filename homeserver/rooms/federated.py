@@ -70,7 +70,7 @@ class FederatedRooms:
         self.states = States(rooms)
         self.checking = Checking(verifier, clock)
         self.outliers = Outliers(rooms, clock)
-        self.policies = PolicyServers(rooms, self.servers, peers)
+        self.policies = PolicyServers(rooms, self.servers, peers, clock)
         self.place = Place(rooms, self.states, self.policies.recommends)
         rooms.policed = Policed(rooms, self.policies, self.place)
         self.gaps = Gaps(rooms, self.place, self.checking, self.outliers, peers, self.policies, clock)

@@ -4,6 +4,7 @@ Server-Server API, "Policy Servers". What this server sends is recommended befor
 other servers send without a recommendation is asked for; without one it is soft-failed (`homeserver.rooms.place`).
 """
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from federation.rules.errors import MatrixError
@@ -17,6 +18,7 @@ from federation.rules.policy import (
     policy_server_of,
     with_recommendation,
 )
+from homeserver.rooms.at_once import for_a_while
 from homeserver.rooms.peers import Peers
 from homeserver.rooms.place import Also, Place, Verdict
 from homeserver.rooms.room import Draft, Room, Rooms
@@ -24,16 +26,20 @@ from homeserver.rooms.servers import Servers
 from homeserver.rooms.turns import Turns
 from storage.log import events as event_log
 
+PATIENCE = 15.0
+"""Seconds for which a policy server is waited for altogether, finding it included."""
+
 _report = Logger()
 
 
 class PolicyServers:
     """Which rooms use a policy server, and what it says of events."""
 
-    def __init__(self, rooms: Rooms, servers: Servers, peers: Peers) -> None:
+    def __init__(self, rooms: Rooms, servers: Servers, peers: Peers, clock: IReactorTime) -> None:
         self._rooms = rooms
         self._servers = servers
         self._peers = peers
+        self._clock = clock
 
     def of(self, room: Room) -> PolicyServer | None:
         """The policy server that a room uses now: named by its state, and with somebody in the room."""
@@ -82,7 +88,10 @@ class PolicyServers:
             return event
 
     async def _asked(self, server: PolicyServer, event: Event, *, although_silent: bool) -> Event:
-        answer = await self._peers.policy_signatures(server.server_name, event.pdu, although_silent=although_silent)
+        asking = self._peers.policy_signatures(server.server_name, event.pdu, although_silent=although_silent)
+        answer = await for_a_while(asking, PATIENCE, self._clock)
+        if answer is None:
+            raise MatrixError(502, "M_UNKNOWN", "The room's policy server takes too long")
         signed = with_recommendation(event, server, answer)
         if not is_recommended(signed, server):
             raise MatrixError(502, "M_UNKNOWN", "The room's policy server has not signed with the key that the room knows")

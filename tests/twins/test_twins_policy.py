@@ -11,6 +11,7 @@ from federation.rules.signing import POLICY_KEY_ID
 from homeserver.client.directory import Directory
 from homeserver.rooms.deletion import Deletion
 from homeserver.rooms.departures import Departures
+from homeserver.rooms.policy import PATIENCE
 from homeserver.rooms.room import Draft
 from homeserver.rooms.upgrade import Upgrade
 from homeserver.web.call import Call, Requester
@@ -123,6 +124,16 @@ def test_nothing_is_sent_while_the_policy_server_is_away(scene: Scene) -> None:
     scene.town.cut.clear()
     scene.a.say("alice", scene.room, "again")
     assert scene.a.bodies(scene.room) == ["again"]
+
+
+def test_a_policy_server_that_never_answers_is_not_waited_for(scene: Scene) -> None:
+    scene.police.takes = 1e6
+    began = scene.town.clock.seconds()
+    assert scene.refused(scene.says("hello")).status == 502
+    event = scene.evil.event(scene.room)
+    scene.evil.transaction(scene.a, event)
+    assert scene.a.knows(event.event_id) == "soft-failed"
+    assert scene.town.clock.seconds() - began < 2 * PATIENCE + 1
 
 
 def test_a_wrong_signature_is_none(scene: Scene) -> None:
