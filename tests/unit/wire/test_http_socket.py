@@ -161,7 +161,7 @@ async def test_e07_a_certificate_for_another_name_is_refused(place: Place, name:
 
 @ensureDeferred
 async def test_e07_an_unknown_authority_is_refused(place: Place) -> None:
-    with pytest.raises(HttpFailure, match="TLS: certificate verify failed .*authority is not known"):
+    with pytest.raises(HttpFailure, match=r"TLS: certificate verify failed .*authority is not known"):
         await place.get(place.http(TlsPolicy()))
     assert place.peer.heard == []
 
