@@ -5,13 +5,13 @@ shape of the specification counts as unreachable, because nothing can be done wi
 verified here but its shape.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from federation.rules.canonical_json import decode_lax
+from federation.rules.canonical_json import CanonicalJSONError, decode_lax, decode_strict
 from federation.rules.errors import MatrixError
 from federation.wire.errors import AnswerNotUnderstood, RequestRefused
 
@@ -20,7 +20,6 @@ T = TypeVar("T")
 SMALL = 1 << 20
 EVENT = 256 << 10
 STATE = 256 << 20
-"""Bytes of an answer that carries the whole state of a room."""
 PAGE = 20 << 20
 SIGNATURES = 64 << 10
 POLICY_SECONDS = 10.0
@@ -43,6 +42,7 @@ class SignedClient(Protocol):
         timeout: float = 60.0,  # noqa: ASYNC109
         max_bytes: int = SMALL,
         ignore_back_off: bool = False,
+        decode: Callable[[bytes], Any] = decode_strict,
     ) -> Any:
         """One signed request; the decoded answer. Raises PeerUnreachable, RequestRefused."""
 
@@ -55,10 +55,10 @@ class Template(msgspec.Struct):
 
 
 class JoinAnswer(msgspec.Struct):
-    """Answer of send_join (v2)."""
+    """Answer of send_join (v2). Events are slices of its bytes: parsed all at once they would take ten times the memory."""
 
-    state: list[dict[str, Any]]
-    auth_chain: list[dict[str, Any]]
+    state: list[msgspec.Raw]
+    auth_chain: list[msgspec.Raw]
     event: dict[str, Any] | None = None
     origin: str = ""
     members_omitted: bool = False
@@ -128,10 +128,10 @@ class StateIds(msgspec.Struct):
 
 
 class StateEvents(msgspec.Struct):
-    """Answer of state."""
+    """Answer of state; events as in ``JoinAnswer``."""
 
-    pdus: list[dict[str, Any]]
-    auth_chain: list[dict[str, Any]]
+    pdus: list[msgspec.Raw]
+    auth_chain: list[msgspec.Raw]
 
 
 class Chain(msgspec.Struct):
@@ -150,8 +150,10 @@ class Moment(msgspec.Struct):
 class Calls:
     """Typed calls over a signed client."""
 
-    def __init__(self, client: SignedClient) -> None:
+    def __init__(self, client: SignedClient, max_state: int = STATE) -> None:
+        """``max_state``: the most bytes of an answer that carries the state of a room."""
         self._client = client
+        self._max_state = max_state
 
     async def send_transaction(self, server: str, txn_id: str, body: bytes) -> Mapping[str, Any]:
         """PUT send, for a client that has no way of its own for it."""
@@ -171,12 +173,12 @@ class Calls:
     async def send_join(self, server: str, room_id: str, event_id: str, pdu: Any, omit_members: bool) -> JoinAnswer:
         """PUT send_join (v2; v1 where the server has no other)."""
         query = [("omit_members", "true")] if omit_members else []
-        answer = await self._either(server, "send_join", room_id, event_id, pdu, query)
-        return _shaped(server, answer, JoinAnswer)
+        answer: JoinAnswer = await self._either(server, "send_join", room_id, event_id, pdu, query, JoinAnswer)
+        return answer
 
     async def send_leave(self, server: str, room_id: str, event_id: str, pdu: Any) -> None:
         """PUT send_leave (v2; v1 where the server has no other)."""
-        await self._either(server, "send_leave", room_id, event_id, pdu, [])
+        await self._either(server, "send_leave", room_id, event_id, pdu, [], dict[str, Any])
 
     async def send_knock(self, server: str, room_id: str, event_id: str, pdu: Any) -> KnockAnswer:
         """PUT send_knock."""
@@ -204,16 +206,22 @@ class Calls:
         await self._ask(server, "PUT", uri, dict(event), seconds=SLOW_SECONDS)
 
     async def _either(
-        self, server: str, name: str, room_id: str, event_id: str, pdu: Any, query: list[tuple[str, str]]
+        self, server: str, name: str, room_id: str, event_id: str, pdu: Any, query: list[tuple[str, str]], type_: Any
     ) -> Any:
         uri = _uri(f"/_matrix/federation/v2/{name}", room_id, event_id, query=query)
         try:
-            return await self._ask(server, "PUT", uri, pdu, seconds=STATE_SECONDS, max_bytes=STATE)
+            return await self._ask_state(server, "PUT", uri, pdu, type_)
         except RequestRefused as refused:
             if not _unrecognized(refused):
                 raise
         uri = _uri(f"/_matrix/federation/v1/{name}", room_id, event_id)
-        return _second(await self._ask(server, "PUT", uri, pdu, seconds=STATE_SECONDS, max_bytes=STATE))
+        return (await self._ask_state(server, "PUT", uri, pdu, tuple[int, type_]))[1]
+
+    async def _ask_state(self, server: str, method: str, uri: str, content: Any, type_: Any) -> Any:
+        """A request whose answer may have the state of a room."""
+        return await self._client.request(
+            server, method, uri, content, timeout=STATE_SECONDS, max_bytes=self._max_state, decode=_decoder(type_)
+        )
 
     # -- reads -------------------------------------------------------------------------------------------------------
 
@@ -290,8 +298,8 @@ class Calls:
     async def state(self, server: str, room_id: str, event_id: str) -> StateEvents:
         """GET state: the same as whole events."""
         uri = _uri("/_matrix/federation/v1/state", room_id, query=[("event_id", event_id)])
-        answer = await self._ask(server, "GET", uri, seconds=STATE_SECONDS, max_bytes=STATE)
-        return _shaped(server, answer, StateEvents)
+        answer: StateEvents = await self._ask_state(server, "GET", uri, None, StateEvents)
+        return answer
 
     async def event(self, server: str, event_id: str) -> dict[str, Any]:
         """GET event: one event."""
@@ -357,6 +365,18 @@ def _shaped(server: str, answer: Any, type_: type[T]) -> T:
         return msgspec.convert(answer, type_)
     except msgspec.ValidationError as error:
         raise AnswerNotUnderstood(server, f"not the answer that was expected: {error}") from None
+
+
+def _decoder(type_: Any) -> Callable[[bytes], Any]:
+    """Decodes straight into a type. Events that are left raw are for their readers to check."""
+
+    def decode(body: bytes) -> Any:
+        try:
+            return msgspec.json.decode(body, type=type_)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise CanonicalJSONError(str(error)) from None
+
+    return decode
 
 
 def _second(answer: Any) -> Any:

@@ -114,6 +114,22 @@ def decode_strict(data: bytes) -> Any:
     return _decode_with_python(data, float)
 
 
+def decode_event(data: memoryview, strict: bool) -> Any:
+    """Decode one event out of a longer text, for ``Event.from_pdu``: as ``decode_strict``, at less cost.
+
+    ``strict``: a room of version 6 or later, whose events have no floats. Whether this one has is left to who reads it.
+    Raises CanonicalJSONError (M_NOT_JSON).
+    """
+    if strict:
+        value = _decode(data)
+        try:
+            if len(orjson.dumps(value)) == len(data):
+                return value
+        except TypeError:
+            pass
+    return decode_strict(bytes(data))
+
+
 def decode_lax(data: bytes) -> Any:
     """Decode JSON for a room of version 1 to 5: as ``decode_strict``, but ``1e10`` is an integer.
 
@@ -124,7 +140,7 @@ def decode_lax(data: bytes) -> Any:
     return _decode_with_python(data, _integer_from_exponent)
 
 
-def _decode(data: bytes) -> Any:
+def _decode(data: bytes | memoryview) -> Any:
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError as error:

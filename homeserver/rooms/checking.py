@@ -3,13 +3,14 @@
 Server-Server API, "Checks performed on receipt of a PDU", steps 1 to 3. They need no room, only its version.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from federation.rules.canonical_json import CanonicalJSONError
+from federation.rules.canonical_json import CanonicalJSONError, decode_event
 from federation.rules.checks import verified_or_redacted
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
@@ -62,18 +63,36 @@ class Checking:
         """Many events by id; those that are wrong are left out."""
         found: dict[str, Event] = {}
         for start in range(0, len(pdus), CHUNK):
-            shaped = [event for pdu in pdus[start : start + CHUNK] if (event := _shaped(pdu, version, room_id))]
-            problems = await self._verifier.check_events(shaped)
-            for event, problem in zip(shaped, problems, strict=True):
-                if problem is None:
-                    found[event.event_id] = verified_or_redacted(event)
+            for event in await self.each(pdus[start : start + CHUNK], version, room_id):
+                if event is not None:
+                    found[event.event_id] = event
             if len(pdus) > CHUNK:
                 await deferLater(self._clock, 0)
         return found
 
+    async def each(
+        self, pdus: Sequence[Any], version: RoomVersion, room_id: str, is_known: Callable[[str], bool] = lambda _: False
+    ) -> list[Event | None]:
+        """As many events as can be checked in one turn, None for one that is wrong. PDUs are objects or raw JSON.
+
+        One that ``is_known``, which says it of an id, was checked before: signatures and hash are not looked at again.
+        """
+        events = [_shaped(pdu, version, room_id) for pdu in pdus]
+        fresh = [event for event in events if event is not None and not is_known(event.event_id)]
+        problems = await self._verifier.check_events(fresh)
+        checked: dict[str, Event | None] = {}
+        for event, problem in zip(fresh, problems, strict=True):
+            if problem is None:
+                checked[event.event_id] = verified_or_redacted(event)
+            else:
+                checked.setdefault(event.event_id, None)
+        return [event and checked.get(event.event_id, event) for event in events]
+
 
 def _shaped(pdu: Any, version: RoomVersion, room_id: str) -> Event | None:
     try:
+        if isinstance(pdu, msgspec.Raw):
+            pdu = decode_event(memoryview(pdu), version.strict_canonical_json)
         event = Event.from_pdu(pdu, version)
         return event if event.room_id == room_id else None
     except MatrixError:

@@ -5,8 +5,8 @@ in it before; what it was told is judged by the rules like anything else.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import msgspec
 from msgspec import structs
 
 from federation.rules.auth import check_auth
@@ -14,12 +14,13 @@ from federation.rules.auth_events import CREATE
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.room_versions import RoomVersion
-from homeserver.rooms.checking import Checking
+from homeserver.rooms.current_state import MEMBER, CurrentState
 from homeserver.rooms.notes import EventNote
 from homeserver.rooms.outliers import Outliers
 from homeserver.rooms.place import Place
 from homeserver.rooms.room import Room, Rooms, stored_form
 from homeserver.rooms.state_at import States
+from homeserver.rooms.told import ToldStates
 from storage.log import events as event_log
 from storage.log import rooms as room_log
 from storage.log.append import Kind
@@ -30,13 +31,14 @@ class Enter:
     """Takes rooms in that were joined through another server."""
 
     def __init__(
-        self, rooms: Rooms, states: States, checking: Checking, outliers: Outliers, place: Place
+        self, rooms: Rooms, states: States, told: ToldStates, outliers: Outliers, place: Place, current: CurrentState
     ) -> None:
         self._rooms = rooms
         self._states = states
-        self._checking = checking
+        self._told = told
         self._outliers = outliers
         self._place = place
+        self._current_state = current
         self.on_partial: Callable[[PartialJoin], None] = lambda join: None
         """Told of a room whose state is to be completed."""
 
@@ -44,8 +46,8 @@ class Enter:
         self,
         version: RoomVersion,
         join: Event,
-        state: Sequence[Any],
-        auth_chain: Sequence[Any],
+        state: Sequence[msgspec.Raw],
+        auth_chain: Sequence[msgspec.Raw],
         partial: PartialJoin | None = None,
     ) -> None:
         """Take a room in: the state before ``join``, unchecked, and its auth chain. Durable when it returns.
@@ -54,12 +56,8 @@ class Enter:
         what was sent does not make the room that was asked for, 403 when its rules do not let the join in.
         """
         room_id = join.room_id
-        found = await self._checking.events([*auth_chain, *state], version, room_id)
-        self._check_create(version, room_id, found)
-        room = await self._open(room_id, version, found)
-        found.pop(join.event_id, None)
-        await self._outliers.keep(room, found)
-        ids = [event.event_id for event in (await self._checking.events(state, version, room_id)).values()]
+        room = await self._open(room_id, version, await self._create(version, room_id, state))
+        ids = await self._told.take(room, state, auth_chain, without=join.event_id)
         before = await self._outliers.state_of(room, ids)
         room = self._rooms.get(room_id)
         if partial is not None:
@@ -68,9 +66,23 @@ class Enter:
         if CREATE not in auth_state:
             raise MatrixError(502, "M_UNKNOWN", "The state that was sent lacks the create event")
         check_auth(join, auth_state)
-        await self._append(room, join, before, partial)
+        await self._approach(room, before)
+        await self._append(self._rooms.get(room_id), join, before, partial)
         if partial is not None:
             self.on_partial(partial)
+
+    async def _approach(self, room: Room, before: bytes) -> None:
+        """Nearly all of a large room's state are members from elsewhere: theirs first, in small steps.
+
+        Nobody here is told of them one by one, as nobody is in the room yet.
+        """
+        own = f":{self._rooms.server_name}"
+        elsewhere = (
+            change
+            for change in room.state_map.diff(room.meta.state_root, before)
+            if change[0][0] == MEMBER and not change[0][1].endswith(own)
+        )
+        await self._current_state.approach(room.room_id, elsewhere, announced=False)
 
     def _with_cited_members(self, room: Room, join: Event, before: bytes) -> bytes:
         """Who invited, or vouches, is not among the members that were told, but in the auth chain."""
@@ -80,19 +92,17 @@ class Enter:
         self._rooms.log.append(batch).addErrback(lambda _: None)
         return root
 
-    def _check_create(self, version: RoomVersion, room_id: str, found: dict[str, Event]) -> None:
-        creates = [event for event in found.values() if event.key == CREATE]
-        for create in creates:
+    async def _create(self, version: RoomVersion, room_id: str, state: Sequence[msgspec.Raw]) -> Event:
+        for create in await self._told.creates(state, version, room_id):
             if create.content.get("room_version", "1") == version.id:
-                return
+                return create
         raise MatrixError(502, "M_UNKNOWN", "The state that was sent does not begin with a create event of this room")
 
-    async def _open(self, room_id: str, version: RoomVersion, found: dict[str, Event]) -> Room:
+    async def _open(self, room_id: str, version: RoomVersion, create: Event) -> Room:
         self._rooms.check_open(room_id)
         room = self._rooms.find(room_id)
         if room is not None:
             return room
-        create = next(event for event in found.values() if event.key == CREATE)
         batch = self._rooms.log.begin()
         nid = batch.entry(Kind.ROOM, room_id=room_id)
         federated = create.content.get("m.federate") is not False
@@ -119,7 +129,7 @@ class Enter:
             record = event_log.put_event(batch, room.meta.nid, seq, stored_form(join, before, after), note=note)
             self._rooms.remember(join)
             room.meta = structs.replace(
-                self._place.adopt(batch, room, after, join, note, record.position),
+                self._current_state.adopt(batch, room, after, join, note, record.position),
                 last_seq=seq,
                 last_position=record.position,
                 extremities=[(join.event_id, join.depth)],

@@ -27,6 +27,7 @@ from federation.inbound.user_keys import UserKeyEndpoints
 from federation.rules.signing import SigningKey
 from homeserver.rooms.admission import Admission
 from homeserver.rooms.checking import Checking
+from homeserver.rooms.current_state import CurrentState
 from homeserver.rooms.enter import Enter
 from homeserver.rooms.exchange import Exchange
 from homeserver.rooms.extremities import Extremities
@@ -48,6 +49,7 @@ from homeserver.rooms.resident import Resident
 from homeserver.rooms.room import Rooms
 from homeserver.rooms.servers import Servers
 from homeserver.rooms.state_at import States
+from homeserver.rooms.told import ToldStates
 
 
 class FederatedRooms:
@@ -71,13 +73,15 @@ class FederatedRooms:
         self.checking = Checking(verifier, clock)
         self.outliers = Outliers(rooms, clock)
         self.policies = PolicyServers(rooms, self.servers, peers, clock)
-        self.place = Place(rooms, self.states, self.policies.recommends)
+        current_state = CurrentState(rooms, self.servers, clock)
+        self.place = Place(rooms, self.states, current_state, self.policies.recommends)
         rooms.policed = Policed(rooms, self.policies, self.place)
-        self.gaps = Gaps(rooms, self.place, self.checking, self.outliers, peers, self.policies, clock)
+        told = ToldStates(rooms, self.checking, self.outliers, clock)
+        self.gaps = Gaps(rooms, self.place, self.checking, self.outliers, told, peers, self.policies, clock)
         self.receive = Receive(
             rooms, self.servers, self.checking, self.place, self.gaps, Extremities(rooms), self.policies, clock
         )
-        self.enter = Enter(rooms, self.states, self.checking, self.outliers, self.place)
+        self.enter = Enter(rooms, self.states, told, self.outliers, self.place, current_state)
         self.history = History(rooms, self.states, self.servers, self.checking, self.gaps, peers)
         self.moments = Moments(rooms, self.servers, self.history, peers)
         self.reading = PeerReading(rooms, self.servers, PeerSight(), now_ms)
@@ -88,7 +92,9 @@ class FederatedRooms:
         self.exchange = Exchange(rooms, self.servers, self.resident, membership, peers, key_is_valid, user_exists)
         self.invitations = Invitations(rooms, self.servers, self.checking, self.resident, user_exists)
         self.receive.outside = self.invitations.taken_back
-        self.partial = PartialRooms(rooms, self.states, self.place, self.gaps, self.receive, clock)
+        self.partial = PartialRooms(
+            rooms, self.states, self.place, current_state, self.gaps, self.receive, clock
+        )
         self.enter.on_partial = self.partial.begin
         self._rooms = rooms
 

@@ -17,6 +17,7 @@ from homeserver.rooms.peers import Peers
 from homeserver.rooms.place import MissingPredecessors, Place
 from homeserver.rooms.policy import PolicyServers
 from homeserver.rooms.room import Rooms
+from homeserver.rooms.told import ToldStates
 from storage.log import events as event_log
 
 MISSING_LIMIT = 20
@@ -43,6 +44,7 @@ class Gaps:
         place: Place,
         checking: Checking,
         outliers: Outliers,
+        told: ToldStates,
         peers: Peers,
         policies: PolicyServers,
         clock: IReactorTime,
@@ -51,6 +53,7 @@ class Gaps:
         self._place = place
         self._checking = checking
         self._outliers = outliers
+        self._told = told
         self._peers = peers
         self._policies = policies
         self._clock = clock
@@ -157,19 +160,18 @@ class Gaps:
         ids = [id_ for id_ in (*told.auth_chain[:MAX_CHAIN], *told.state[:MAX_STATE]) if isinstance(id_, str)]
         unknown = list(dict.fromkeys(id_ for id_ in ids if self._rooms.event(id_) is None))
         room = self._rooms.get(room_id)
-        pdus = []
         if len(unknown) <= MAX_SINGLE:
+            pdus = []
             for id_ in unknown:
                 try:
                     pdus.append(await self._peers.event(origin, id_))
                 except MatrixError:
                     continue
+            found = await self._checking.events(pdus, room.version, room_id)
+            await self._outliers.keep(self._rooms.get(room_id), found)
         else:
             whole = await self._peers.state(origin, room_id, event_id)
-            wanted = (*whole.auth_chain[:MAX_CHAIN], *whole.state[:MAX_STATE])
-            pdus = list(wanted)
-        found = await self._checking.events(pdus, room.version, room_id)
-        await self._outliers.keep(self._rooms.get(room_id), found)
+            await self._told.take(room, whole.state[:MAX_STATE], whole.auth_chain[:MAX_CHAIN])
         state_ids = [id_ for id_ in told.state[:MAX_STATE] if isinstance(id_, str)]
         root = await self._outliers.state_of(self._rooms.get(room_id), state_ids)
         if not root:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from twisted.logger import Logger
 
+from homeserver.rooms.notes import MembersMoved
 from storage.log import rooms as room_log
 from storage.log.append import Entry, Kind, Log
 from storage.log.rooms import MembershipRecord
@@ -89,6 +90,8 @@ class Memberships:
                     changed.add((target, entry.room_id))
             elif entry.kind == Kind.MEMBERSHIP:
                 changed.add((entry.user_id, entry.room_id))
+            elif isinstance(entry.note, MembersMoved):
+                self.forget_room(entry.room_id)
         if changed:
             with self._log.snapshot() as snapshot:
                 for user_id, room_id in changed:

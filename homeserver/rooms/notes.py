@@ -9,6 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+class MembersMoved:
+    """With a ROOM entry: members of the room have changed of whom no entry tells one by one."""
+
+
 @dataclass(slots=True)
 class EventNote:
     """An event just appended.

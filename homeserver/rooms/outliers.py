@@ -4,7 +4,7 @@ Server-Server API, "Auth chain"; each is judged by the events that it cites, so 
 state, whoever presents it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -16,10 +16,12 @@ from federation.rules.event import Event
 from homeserver.rooms.checking import in_order
 from homeserver.rooms.room import Room, Rooms, StateKey, stored_form
 from storage.log import events as event_log
-from storage.log.state_map import put_nodes
+from storage.log.state_map import walk_order
 
 CHUNK = 200
 """Events written in one turn of the reactor."""
+STATE_CHUNK = 500
+"""Pieces of state that are put into a state in one turn."""
 
 
 class Outliers:
@@ -36,34 +38,52 @@ class Outliers:
         """
         ordered = in_order(events.values())
         for start in range(0, len(ordered), CHUNK):
-            batch = self._rooms.log.begin()
-            rejected: set[str] = set()
-            for event in ordered[start : start + CHUNK]:
-                if event_log.place_of(self._rooms.log, event.event_id) is not None:
-                    continue
-                cited = [self._rooms.event(event_id) for event_id in event.auth_event_ids]
-                known = [found for found in cited if found is not None]
-                if len(known) < len(cited):
-                    continue
-                flags = 0
-                if not self._allowed(room, event, known, rejected):
-                    flags = event_log.REJECTED
-                    rejected.add(event.event_id)
-                event_log.put_outlier(batch, room.meta.nid, stored_form(event, b"", b"", flags=flags))
-                self._rooms.remember(event)
-            self._rooms.log.append(batch).addErrback(lambda _: None)
+            self._store(room, ordered[start : start + CHUNK])
             if len(ordered) > CHUNK:
                 await deferLater(self._clock, 0)
 
-    def _allowed(self, room: Room, event: Event, cited: list[Event], rejected: set[str]) -> bool:
+    def store(self, room: Room, events: Mapping[str, Event]) -> dict[str, Event]:
+        """`keep` in one turn; gives back those that were left out."""
+        return self._store(room, in_order(events.values()))
+
+    def _store(self, room: Room, ordered: Iterable[Event]) -> dict[str, Event]:
+        early: dict[str, Event] = {}
+        stored: dict[str, Event] = {}
+        rejected: dict[str, bool] = {}
+
+        def find(event_id: str) -> Event | None:
+            return stored.get(event_id) or self._rooms.event(event_id)
+
+        batch = self._rooms.log.begin()
+        for event in ordered:
+            if event_log.place_of(self._rooms.log, event.event_id) is not None:
+                continue
+            cited = [find(event_id) for event_id in event.auth_event_ids]
+            known = [found for found in cited if found is not None]
+            if len(known) < len(cited):
+                early[event.event_id] = event
+                continue
+            for event_id in event.auth_event_ids:
+                if event_id not in rejected:
+                    rejected[event_id] = self.is_rejected(event_id)
+            allowed = self._allowed(event, known, find, rejected)
+            form = stored_form(event, b"", b"", flags=0 if allowed else event_log.REJECTED)
+            event_log.put_outlier(batch, room.meta.nid, form)
+            stored[event.event_id], rejected[event.event_id] = event, not allowed
+        self._rooms.log.append(batch).addErrback(lambda _: None)
+        return early
+
+    def _allowed(
+        self, event: Event, cited: list[Event], find: Callable[[str], Event | None], rejected: Mapping[str, bool]
+    ) -> bool:
         state: dict[StateKey, Event] = {(found.type, found.state_key or ""): found for found in cited}
-        if room.version.room_id_is_create_hash and event.key != CREATE:
-            create = self._rooms.event("$" + room.room_id[1:])
+        if event.version.room_id_is_create_hash and event.key != CREATE:
+            create = find("$" + event.room_id[1:])
             if create is None:
                 return False
             state[CREATE] = create
         try:
-            check_auth_event_list(event, cited, lambda id_: id_ in rejected or self.is_rejected(id_))
+            check_auth_event_list(event, cited, rejected.__getitem__)
             check_auth(event, state)
         except AuthError:
             return False
@@ -77,20 +97,20 @@ class Outliers:
     async def state_of(self, room: Room, event_ids: Iterable[str]) -> bytes:
         """Root of the state that stored events make; rejected and unknown ones and such as are no state are left out."""
         changes: dict[StateKey, str | None] = {}
-        for event_id in event_ids:
-            event = self._rooms.event(event_id)
-            if event is None or event.state_key is None or event.room_id != room.room_id:
-                continue
-            if not self.is_rejected(event_id):
-                changes[(event.type, event.state_key)] = event_id
+        for number, event_id in enumerate(event_ids, 1):
+            record = event_log.event_by_id(self._rooms.log, event_id)
+            if record is not None and not record.rejected and record.room_id == room.room_id:
+                state_key = record.state_key
+                if state_key is not None:
+                    changes[(record.type, state_key)] = event_id
+            if number % STATE_CHUNK == 0:
+                await deferLater(self._clock, 0)
         root = b""
-        keys = sorted(changes)
-        for start in range(0, len(keys), 1000):
-            nodes: dict[bytes, bytes] = {}
-            root = room.state_map.set(root, {key: changes[key] for key in keys[start : start + 1000]}, nodes)
+        keys = sorted(changes, key=lambda key: (key[0], walk_order(key[1])))
+        for start in range(0, len(keys), STATE_CHUNK):
             batch = self._rooms.log.begin()
-            put_nodes(batch, room.meta.nid, nodes)
+            root = room.change_state(batch, root, {key: changes[key] for key in keys[start : start + STATE_CHUNK]})
             self._rooms.log.append(batch).addErrback(lambda _: None)
-            if len(keys) > 1000:
+            if len(keys) > STATE_CHUNK:
                 await deferLater(self._clock, 0)
         return root

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from federation.rules.auth import CREATE
 from federation.rules.errors import MatrixError
+from homeserver.rooms.current_state import CurrentState
 from homeserver.rooms.gaps import Gaps
 from homeserver.rooms.place import Place
 from homeserver.rooms.receive import Receive
@@ -39,10 +40,20 @@ _report = Logger()
 class PartialRooms:
     """Completes rooms that were joined without their members."""
 
-    def __init__(self, rooms: Rooms, states: States, place: Place, gaps: Gaps, receive: Receive, clock: Any) -> None:
+    def __init__(
+        self,
+        rooms: Rooms,
+        states: States,
+        place: Place,
+        current_state: CurrentState,
+        gaps: Gaps,
+        receive: Receive,
+        clock: Any,
+    ) -> None:
         self._rooms = rooms
         self._states = states
         self._place = place
+        self._current_state = current_state
         self._gaps = gaps
         self._receive = receive
         self._clock = clock
@@ -131,13 +142,16 @@ class PartialRooms:
                     "{server} did not send the rest of {room}: {why}", server=server, room=join.room_id, why=problem.error
                 )
                 continue
-            replay = Replay(self._rooms, self._states, self._place, join.room_id, join.event_id, root)
+            replay = Replay(
+                self._rooms, self._states, self._place, self._current_state, join.room_id, join.event_id, root
+            )
             await self._receive.in_turn(join.room_id, partial(self._judge_again, replay))
             await self._rooms.settled()
             return replay
         return None
 
     async def _judge_again(self, replay: Replay) -> None:
+        await replay.begin()
         while not replay.step():
             await deferLater(self._clock, 0)
 

@@ -15,20 +15,19 @@ from federation.rules.auth import check_auth
 from federation.rules.auth_events import CREATE, AuthError, AuthState, check_auth_event_list
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
+from homeserver.rooms.current_state import MEMBER, CurrentState
 from homeserver.rooms.notes import EventNote
 from homeserver.rooms.redacting import Redacting
-from homeserver.rooms.room import Room, Rooms, StateKey, stored_form
+from homeserver.rooms.room import Room, Rooms, stored_form
 from homeserver.rooms.state_at import States, is_placed
 from storage.log import events as event_log
 from storage.log import rooms as room_log
-from storage.log.append import Batch, Kind
+from storage.log.append import Batch
 
 MAX_WALK = 200
 """How many events that no head follows are looked through when the heads are computed."""
 MAX_BACKWARD = 50
 """Events with missing predecessors that a room remembers; the oldest are forgotten."""
-
-MEMBER = "m.room.member"
 
 
 class Verdict(Enum):
@@ -78,10 +77,13 @@ class MissingPredecessors(MatrixError):
 class Place:
     """Places checked events (format, signatures and hash are done) into rooms."""
 
-    def __init__(self, rooms: Rooms, states: States, recommended: Callable[[Room, Event], bool]) -> None:
+    def __init__(
+        self, rooms: Rooms, states: States, current: CurrentState, recommended: Callable[[Room, Event], bool]
+    ) -> None:
         """``recommended`` says whether the room's policy server, if it has one, is for an event."""
         self._rooms = rooms
         self._states = states
+        self._current_state = current
         self._recommended = recommended
         self._redacting = Redacting(rooms)
 
@@ -235,7 +237,7 @@ class Place:
         form = stored_form(event, before, after, own.txn, flags)
         form.room_state = current
         record = event_log.put_event(batch, meta.nid, seq, form, announce=not hidden, note=note)
-        adopted = self.adopt(batch, room, current, event, note, record.position)
+        adopted = self._current_state.adopt(batch, room, current, event, note, record.position)
         room.meta = structs.replace(
             adopted,
             last_seq=seq,
@@ -306,44 +308,3 @@ class Place:
             if root is not None:
                 roots.append(root)
         return self._states.resolve(batch, room, roots) if roots else room.meta.state_root
-
-    def adopt(
-        self, batch: Batch, room: Room, current: bytes, event: Event, note: EventNote | None, position: int
-    ) -> room_log.RoomMeta:
-        """Make ``current`` the room's state: cached picture, members' index rows and counts follow.
-
-        Returns the room's row with state and counts; fills in the note when the event itself changed a membership.
-        """
-        meta = room.meta
-        if current == meta.state_root:
-            return meta
-        changes = list(room.state_map.diff(meta.state_root, current))
-        joined, invited = meta.joined, meta.invited
-        for key, old_id, new_id in changes:
-            if key[0] == MEMBER:
-                old, new = self._membership(old_id), self._membership(new_id)
-                joined += (new == "join") - (old == "join")
-                invited += (new == "invite") - (old == "invite")
-                self._change_member(batch, room, key, (old_id, new_id), new or "leave", position)
-                if note is not None and new_id == event.event_id:
-                    note.target, note.prev_membership, note.membership = key[1], old, new
-                else:
-                    batch.entry(Kind.MEMBERSHIP, room_id=room.room_id, user_id=key[1])
-        for key, _, _ in changes:
-            room.forget_state(key)
-        return structs.replace(meta, state_root=current, joined=joined, invited=invited)
-
-    def _membership(self, event_id: str | None) -> str | None:
-        event = None if event_id is None else self._rooms.event(event_id)
-        membership = None if event is None else event.content.get("membership")
-        return membership if isinstance(membership, str) else None
-
-    def _change_member(
-        self, batch: Batch, room: Room, key: StateKey, ids: tuple[str | None, str | None], membership: str, position: int
-    ) -> None:
-        event_id = ids[1] or ids[0] or ""
-        event = self._rooms.event(event_id)
-        sender = key[1] if event is None else event.sender
-        room_log.put_membership(
-            batch, key[1], room_log.MembershipRecord(room.room_id, membership, position, event_id, sender)
-        )

@@ -10,6 +10,7 @@ from msgspec import structs
 from federation.rules.auth import check_auth
 from federation.rules.auth_events import AuthError
 from federation.rules.event import Event
+from homeserver.rooms.current_state import MEMBER, CurrentState
 from homeserver.rooms.extremities import DUMMY
 from homeserver.rooms.place import Place
 from homeserver.rooms.room import Room, Rooms
@@ -24,15 +25,25 @@ STEP = 100
 
 
 class Replay:
-    """One room's. Call `step` until it says that it is done; nobody may receive events in the room meanwhile.
+    """One room's. Call `begin`, then `step` until it says that it is done; nobody may receive events in the room meanwhile.
 
     Users of this server may go on sending: what they send is placed at the end and judged again like the rest.
     """
 
-    def __init__(self, rooms: Rooms, states: States, place: Place, room_id: str, join_id: str, root: bytes) -> None:
+    def __init__(
+        self,
+        rooms: Rooms,
+        states: States,
+        place: Place,
+        current_state: CurrentState,
+        room_id: str,
+        join_id: str,
+        root: bytes,
+    ) -> None:
         self._rooms = rooms
         self._states = states
         self._place = place
+        self._current_state = current_state
         self._room_id = room_id
         self._join_id = join_id
         self._root = root
@@ -47,6 +58,16 @@ class Replay:
         """Events that were judged again."""
         self.refused = 0
         """Those of them that clients were told of and that do not stand."""
+
+    async def begin(self) -> None:
+        """Let the members who were missing come in, in small steps. What became known of others since the join stays."""
+        room = self._rooms.get(self._room_id)
+        missing = (
+            change
+            for change in room.state_map.diff(room.meta.state_root, self._root)
+            if change[0][0] == MEMBER and change[1] is None
+        )
+        await self._current_state.approach(self._room_id, missing, announced=True)
 
     def step(self) -> bool:
         """One turn; whether that was the last one, so that the room's state is complete."""
@@ -127,7 +148,7 @@ class Replay:
         heads = [(event_id, depth) for event_id, depth in self._heads.items()]
         join = self._rooms.event(self._join_id)
         assert join is not None, "the join is stored"
-        adopted = self._place.adopt(batch, room, self._current, join, None, position)
+        adopted = self._current_state.adopt(batch, room, self._current, join, None, position)
         room.meta = structs.replace(adopted, extremities=heads or room.meta.extremities, partial_state=False)
         room_log.put_room(batch, room.meta)
         drop_partial_join(batch, room.room_id)

@@ -34,10 +34,10 @@ class Servers:
             counts = self._count(room)
         else:
             counts = kept[1]
-            for key, old, new in room.state_map.diff(kept[0], root):
+            for key, old, _ in room.state_map.diff(kept[0], root):
                 if key[0] == "m.room.member":
                     server = server_name_of(key[1])
-                    counts[server] += self._joined(new) - self._joined(old)
+                    counts[server] += self._is_joined(room, key[1]) - self._joined(old)
                     if counts[server] <= 0:
                         del counts[server]
         self._counted[room.room_id] = (root, counts)
@@ -78,10 +78,13 @@ class Servers:
     def _count(self, room: Room) -> "Counter[str]":
         counts: Counter[str] = Counter()
         for user_id, _ in room.members():
-            record = room_log.membership_in(self._rooms.log, user_id, room.room_id)
-            if record is not None and record.membership == "join":
+            if self._is_joined(room, user_id):
                 counts[server_name_of(user_id)] += 1
         return counts
+
+    def _is_joined(self, room: Room, user_id: str) -> bool:
+        record = room_log.membership_in(self._rooms.log, user_id, room.room_id)
+        return record is not None and record.membership == "join"
 
     def _joined(self, event_id: str | None) -> int:
         event = None if event_id is None else self._rooms.event(event_id)

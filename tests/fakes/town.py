@@ -109,7 +109,16 @@ class Town:
                 return
         raise AssertionError("the town does not come to rest")
 
-    async def carry(self, origin: str, destination: str, method: str, uri: str, content: Any, key: SigningKey) -> Any:
+    async def carry(
+        self,
+        origin: str,
+        destination: str,
+        method: str,
+        uri: str,
+        content: Any,
+        key: SigningKey,
+        decode: Callable[[bytes], Any] = orjson.loads,
+    ) -> Any:
         """One request over the wire."""
         self.requests.append((origin, destination, method, uri.partition("?")[0]))
         await deferLater(self.clock, self.weather.wait())  # type: ignore[arg-type]
@@ -127,10 +136,10 @@ class Town:
             answer = await pending if isinstance(pending, Deferred) else pending
         if self.weather.lost():
             raise PeerUnreachable(destination, "the answer got lost")
-        value = orjson.loads(answer.encoded())
         if answer.status != 200:
+            value = orjson.loads(answer.encoded())
             raise RequestRefused(destination, answer.status, value.get("errcode", "M_UNKNOWN"), value.get("error", ""))
-        return value
+        return decode(answer.encoded())
 
 
 class WireClient:
@@ -150,13 +159,19 @@ class WireClient:
         timeout: float = 60.0,  # noqa: ASYNC109
         max_bytes: int = 0,
         ignore_back_off: bool = False,
+        decode: Callable[[bytes], Any] = orjson.loads,
     ) -> Any:
         if hasattr(content, "__bytes__") or type(content).__name__ == "Raw":
             content = orjson.loads(bytes(content))
         else:
             content = None if content is None else orjson.loads(orjson.dumps(content))
         key = self._town.key_of(self._name)
-        return await self._town.carry(self._name, destination, method, uri, content, key)
+        asking = self._town.servers.get(self._name)
+        try:
+            return await self._town.carry(self._name, destination, method, uri, content, key, decode)
+        finally:
+            if self._town.servers.get(self._name) is not asking:
+                await Deferred()  # it was killed meanwhile
 
 
 class TownKeys:

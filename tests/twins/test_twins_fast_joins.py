@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from twisted.internet.defer import ensureDeferred
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import deferLater
 
 from federation.rules.errors import MatrixError
 from federation.wire.errors import RequestRefused
@@ -19,8 +20,23 @@ V1 = "/_matrix/federation/v1"
 
 
 @pytest.fixture
-def town() -> Town:
-    return Town()
+def town(monkeypatch: pytest.MonkeyPatch) -> Town:
+    # So few at a time that these small rooms come in over many turns.
+    monkeypatch.setattr("homeserver.rooms.told.PART", 4)
+    monkeypatch.setattr("homeserver.rooms.outliers.STATE_CHUNK", 3)
+    monkeypatch.setattr("homeserver.rooms.current_state.PART", 2)
+    town = Town()
+
+    def later(clock: Any, delay: float) -> "Deferred[None]":
+        """A turn takes some time, so that a kill of b may fall between two of them; who was killed has no next one."""
+        running = town.servers.get("b")
+        return deferLater(clock, delay or 0.001).addCallback(
+            lambda _: None if town.servers.get("b") is running else Deferred()
+        )
+
+    for module in ("told", "outliers", "current_state", "partial"):
+        monkeypatch.setattr(f"homeserver.rooms.{module}.deferLater", later)
+    return town
 
 
 @pytest.fixture
@@ -48,6 +64,8 @@ def room(town: Town, a: Twin, c: Twin) -> str:
         a.join(f"user{number}", room_id)
     c.join("carol", room_id, via=a)
     town.settle()
+    pass_time(town, MAX_PAUSE)
+    assert not partial(c, room_id)
     return room_id
 
 
@@ -128,7 +146,7 @@ def test_i09_completion_goes_on_after_a_restart(town: Town, a: Twin, b: Twin, ro
     assert again.knows(said) == "placed" and again.bodies(room) == ["before the crash", "after the crash"]
 
 
-@pytest.mark.parametrize("moment", range(1, 40, 3))
+@pytest.mark.parametrize("moment", range(1, 60, 3))
 def test_i09_killed_at_any_moment_of_the_completion(town: Town, a: Twin, b: Twin, room: str, moment: int) -> None:
     release = hold(b)
     b.join("bob", room, via=a)
@@ -144,6 +162,58 @@ def test_i09_killed_at_any_moment_of_the_completion(town: Town, a: Twin, b: Twin
     assert not partial(again, room)
     assert again.state_of(room) == a.state_of(room) and again.bodies(room) == ["0", "1", "2"]
     assert again.rooms.get(room).meta.joined == 15
+
+
+def whole_states(server: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server asks for no member to be omitted."""
+    real = server.calls.send_join
+
+    async def send_join(*rest: Any, omit_members: bool) -> Any:
+        return await real(*rest, omit_members=False)
+
+    monkeypatch.setattr(server.calls, "send_join", send_join)
+
+
+def test_more_members_than_events_are_remembered(
+    town: Town, a: Twin, b: Twin, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_states(b, monkeypatch)
+    b.rooms.MAX_EVENTS = 5
+    b.join("bob", room, via=a)
+    town.settle()
+    assert b.state_of(room) == a.state_of(room) and b.rooms.get(room).meta.joined == 15
+    assert b.memberships.joined_users(room) == a.memberships.joined_users(room)
+    assert b.memberships.is_joined("@bob:b", room)
+    assert b.federated.servers.of(b.rooms.get(room)) == {"a": 13, "b": 1, "c": 1}
+    a.say("alice", room, "hello")
+    town.settle()
+    assert b.bodies(room) == ["hello"]
+
+
+@pytest.mark.parametrize("moment", range(1, 60, 4))
+def test_i09_killed_at_any_moment_of_a_join(
+    town: Town, a: Twin, b: Twin, room: str, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole_states(b, monkeypatch)
+    ensureDeferred(b.membership.join(b.who("bob"), room, {}, None, None, ["a"])).addErrback(lambda _: None)
+    for _ in range(moment):
+        town._step()
+    town.cut.add(frozenset("ab"))
+    a.run(a.membership.kick(a.who("alice"), room, "@user3:a", None))
+    town.cut.clear()
+    again = b.restart()
+    again.membership.remote = again.remote
+    if not again.memberships.is_joined("@bob:b", room):
+        begun = again.rooms.find(room)
+        assert begun is None or "b" not in again.federated.servers.of(begun)
+        again.join("bob", room, via=a)
+    again.federated.partial.resume()
+    a.say("alice", room, "hello")
+    town.settle()
+    pass_time(town, MAX_PAUSE)
+    assert again.bodies(room)[-1:] == ["hello"] and again.state_of(room) == a.state_of(room)
+    assert again.memberships.joined_users(room) == a.memberships.joined_users(room)
+    assert again.rooms.get(room).meta.joined == a.rooms.get(room).meta.joined == 14
 
 
 def test_another_server_is_asked_when_the_first_is_gone(town: Town, a: Twin, b: Twin, room: str) -> None:
