@@ -64,8 +64,11 @@ def parser() -> argparse.ArgumentParser:
     log.add_argument("--rebuild", action="store_true", help="rebuild every index from the log")
     _with_json(log)
 
-    _command(
+    epoch = _command(
         commands, "new-epoch", _new_epoch, "let every client sync from the beginning, after the disk was set back"
+    )
+    epoch.add_argument(
+        "--accept-mismatch", action="store_true", help="and go on with tables of another time than the log"
     )
 
     for name, action, text in (
@@ -220,7 +223,7 @@ def _new_epoch(options: argparse.Namespace) -> int:
         if not (directory.path / "log").is_dir():
             raise CommandFailed(f"There is no log in {directory.path}")
         try:
-            epoch = renew_epoch(directory.path / "log")
+            epoch = renew_epoch(directory.path / "log", accept_mismatch=options.accept_mismatch)
         except LogRefused as problem:
             raise CommandFailed(str(problem)) from problem
     print(f"The epoch is {epoch} now. Every client syncs from the beginning.")

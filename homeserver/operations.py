@@ -119,7 +119,7 @@ def _sync_routes(services: Services) -> list[Route]:
         *ReadReceipts(sync.receipts, memberships, sync.presence).routes(),
         *ReadMarkers(sync.receipts, memberships, sync.presence).routes(),
         *TypingNotifications(sync.typing, memberships, sync.presence).routes(),
-        *PresenceStatus(sync.presence, memberships).routes(),
+        *PresenceStatus(sync.presence, sync.presence_memory, memberships).routes(),
         *_old_sync_routes(services),
     ]
 

@@ -165,6 +165,7 @@ class Services:
         self.accounts.authenticator.start()
         self.outbox.wake()
         self.upkeep.start()
+        self.sync.start()
         self.departures.wake()
         self.deletion.wake()
         if self.federation is not None:
@@ -176,7 +177,7 @@ class Services:
         self.outbox.stop()
         self.departures.stop()
         self.deletion.stop()
-        self.sync.stop()
+        await self.sync.stop()
         if self.federation is not None:
             await self.federation.stop()
         await self.accounts.stop()

@@ -10,6 +10,7 @@ from config.data_directory import DataDirectory
 from config.schema import Config
 from homeserver.admin.operator_socket import OperatorSocket
 from homeserver.main import Homeserver
+from homeserver.same_time import begin_run
 from homeserver.services import Services
 from homeserver.signing_key_file import signing_keys_of
 from homeserver.sync.stream import Code
@@ -76,6 +77,7 @@ async def start(config: Config, reactor: Any, now_ms: Callable[[], int] = wall_c
             raise
         try:
             await database.run(lambda cur: bind_log(cur, log.first_epoch))
+            await begin_run(database, log)
         except BaseException:
             await log.close()
             await database.close()

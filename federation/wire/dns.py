@@ -75,6 +75,9 @@ class SystemDns:
 
 
 def _lookup(host: str) -> list[str]:
+    """Names below ``localhost`` are this machine and no matter for name servers (RFC 6761 section 6.3); few systems know."""
+    if host.rstrip(".").lower().endswith(".localhost"):
+        host = "localhost"
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as problem:

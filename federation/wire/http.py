@@ -30,7 +30,7 @@ from zope.interface import implementer
 from federation.wire.addresses import AddressFilter
 from federation.wire.discovery import Target
 from federation.wire.dns import Dns, DnsFailure
-from federation.wire.tls import TlsPolicy
+from federation.wire.tls import TlsPolicy, trouble
 
 CONNECT_SECONDS = 10.0
 MAX_CONNECT_ADDRESSES = 4
@@ -294,5 +294,7 @@ def _reason(problem: object) -> str:
     reasons = getattr(problem, "reasons", None)
     if reasons:
         return ", ".join(_reason(getattr(reason, "value", reason)) for reason in reasons)
+    if told := trouble(problem):
+        return told
     text = str(problem).strip()
     return f"{type(problem).__name__}: {text}" if text else type(problem).__name__

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import (
     Certificate,
@@ -19,6 +20,7 @@ from zope.interface import implementer
 
 from federation.rules.server_acl import ServerGlobs
 
+_DISTRUSTED = " (it has expired, or its authority is not known here)"
 _PEM_BEGIN = b"-----BEGIN"
 _PEM_END = b"-----END CERTIFICATE-----"
 
@@ -69,6 +71,17 @@ class _Unverified:
         except ValueError:
             connection.set_tlsext_host_name(self._name.encode("ascii"))
         return connection
+
+
+def trouble(problem: object) -> str | None:
+    """What a failure of TLS means, in words for operators; None for another failure."""
+    if isinstance(problem, VerificationError):
+        return "TLS: the certificate is made out to another name"
+    if isinstance(problem, SSL.Error):
+        reasons = problem.args[0] if problem.args else ()
+        said = ", ".join(reason for _, _, reason in reasons) or "the connection closed"
+        return f"TLS: {said}" + (_DISTRUSTED if "certificate verify failed" in said else "")
+    return None
 
 
 def _certificates(path: str) -> list[Certificate]:

@@ -185,7 +185,7 @@ def decide(
     renewed = Pin(dict(checked.good), record.address, record.document["valid_until_ts"])
     reason = "signed by the pinned key"
     if pin is None:
-        reason = "signed; its key is pinned from now on"
+        reason = "signed, and no key of the domain was pinned before"
     elif set(renewed.keys) != set(pinned):
         reason = "signed by the pinned key, which hands over to another"
     return Verdict(Outcome.FOLLOW, record.address, reason, renewed)

@@ -16,7 +16,7 @@ def table(peers: Sequence[Mapping[str, Any]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     failing = sum(peer["state"] != "well" for peer in peers)
-    return "\n".join([*lines, f"{len(peers)} servers, {failing} of them not reached"])
+    return "\n".join([*lines, f"servers: {len(peers)}, not reached: {failing}"])
 
 
 def _row(peer: Mapping[str, Any]) -> tuple[str, ...]:

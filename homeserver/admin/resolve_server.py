@@ -1,7 +1,7 @@
 """Finds another server and tells how: what ``folkmoot resolve`` prints. Needs no running server.
 
 It looks with fresh eyes (no caches), through the same code, addresses, authorities and policies as the server. What
-it sees pins nothing.
+it sees pins nothing. In the end it asks the server for its keys: whether it is there, and its certificate good.
 """
 
 import random
@@ -24,8 +24,8 @@ from federation.wire.addresses import AddressFilter
 from federation.wire.discovery import DiscoveryFailed, Route, Step, Target
 from federation.wire.dns import Dns, SystemDns
 from federation.wire.domains import Domains
-from federation.wire.http import ConnectFailure, Http, HttpFailure, HttpRequest, TwistedHttp, permitted_addresses
-from federation.wire.key_answers import MAX_ANSWER_BYTES, KeyAnswerError, check
+from federation.wire.http import ConnectFailure, Http, HttpAnswer, HttpFailure, HttpRequest, TwistedHttp, permitted_addresses
+from federation.wire.key_answers import MAX_ANSWER_BYTES, KeyAnswerError, ServerKey, check
 from federation.wire.pins import pin_of_row
 from federation.wire.resolver import Resolver
 from federation.wire.tls import TlsPolicy
@@ -45,7 +45,7 @@ DATABASE_SECONDS = 3
 class Resolution:
     """How a server is found, or why not.
 
-    ``failure`` is None when there is a route with at least one address that may be connected to. ``pin`` is what the
+    ``failure`` is None when the server answered there, with its keys (``key_ids``). ``pin`` is what the
     running server had pinned before; ``pins_problem`` says why that could not be read, "" when it was.
     ``targets`` are where to connect, each with its addresses, or with the reason why there are none.
     """
@@ -58,6 +58,7 @@ class Resolution:
     pins_problem: str
     route: Route | None = None
     targets: tuple[tuple[Target, list[str] | str], ...] = ()
+    key_ids: tuple[str, ...] = ()
     failure: str | None = None
 
 
@@ -87,29 +88,35 @@ class AskedKeys:
     async def published(self, server_name: str, address: str, key_ids: tuple[str, ...]) -> Mapping[str, bytes]:
         """Keys as the server at the delegated ``address`` publishes them; none when they can't be had."""
         try:
-            route = await self._resolver.resolve_delegated(address)
-        except DiscoveryFailed:
+            keys = await self.at(await self._resolver.resolve_delegated(address), server_name)
+        except (DiscoveryFailed, HttpFailure, KeyAnswerError):
             return {}
+        return {one: bytes(keys[one].verify_key) for one in key_ids if one in keys}
+
+    async def at(self, route: Route, server_name: str) -> Mapping[str, ServerKey]:
+        """Keys as the server at the end of a route publishes them. Raises HttpFailure, KeyAnswerError."""
+        problem = ConnectFailure("there is no address to connect to")
         for target in route.targets:
+            request = HttpRequest(target, route.tls_name, route.host_header, "GET", KEYS_PATH, self._headers)
             try:
-                request = HttpRequest(target, route.tls_name, route.host_header, "GET", KEYS_PATH, self._headers)
                 answer = await self._http.request(request, KEYS_SECONDS, MAX_ANSWER_BYTES)
-            except ConnectFailure:
+            except ConnectFailure as failure:
+                problem = failure
                 continue
-            except HttpFailure:
-                return {}
-            return _keys_in(answer.body, server_name, key_ids, self._now_ms()) if answer.status == 200 else {}
-        return {}
+            return _keys_in(answer, server_name, self._now_ms())
+        raise problem
 
 
-def _keys_in(body: bytes, server_name: str, key_ids: tuple[str, ...], now_ms: int) -> Mapping[str, bytes]:
+def _keys_in(answer: HttpAnswer, server_name: str, now_ms: int) -> Mapping[str, ServerKey]:
+    if answer.status != 200:
+        raise KeyAnswerError(f"status {answer.status} to {KEYS_PATH}")
     try:
-        answer = check(canonical_json.decode_strict(body), now_ms)
-    except (MatrixError, KeyAnswerError):
-        return {}
-    if answer.server_name != server_name:
-        return {}
-    return {one: bytes(answer.keys[one].verify_key) for one in key_ids if one in answer.keys}
+        found = check(canonical_json.decode_strict(answer.body), now_ms)
+    except MatrixError as problem:
+        raise KeyAnswerError(problem.error) from None
+    if found.server_name != server_name:
+        raise KeyAnswerError(f"{found.server_name} is there")
+    return found.keys
 
 
 async def look(
@@ -131,25 +138,31 @@ async def look(
     resolver = Resolver(
         WellKnownFetch(http, now_ms, user_agent), dns, RememberedPin(pin), policy_of, now_ms, random.random
     )
-    resolver.keys = AskedKeys(resolver, http, now_ms, user_agent)
+    resolver.keys = asked = AskedKeys(resolver, http, now_ms, user_agent)
     parsed = parse_server_name(server_name)
     host = parsed.host if parsed is not None else server_name
     route: Route | None = None
     failure: str | None = None
     targets: tuple[tuple[Target, list[str] | str], ...] = ()
+    key_ids: tuple[str, ...] = ()
+    permitted = Domains(config.federation_domain_whitelist, config.federation_domain_denylist).permit(server_name)
     try:
         route = await resolver.resolve(server_name)
         steps = route.steps
         targets = tuple([(one, await _addresses(config, dns, one)) for one in route.targets])
-        if all(isinstance(found, str) for _, found in targets):
+        if all(isinstance(addresses, str) for _, addresses in targets):
             failure = "there is no address to connect to"
+        elif permitted:
+            found = await asked.at(route, server_name)
+            key_ids = tuple(key_id for key_id, key in found.items() if key.valid_until_ts > now_ms())
     except DiscoveryFailed as problem:
         steps, failure = problem.steps, problem.reason
-    if not Domains(config.federation_domain_whitelist, config.federation_domain_denylist).permit(server_name):
+    except (HttpFailure, KeyAnswerError) as problem:
+        failure = f"it does not tell its keys ({problem})"
+    if not permitted:
         failure = "the configuration does not allow this server"
-    return Resolution(
-        server_name, steps, policy_of(host), resolver.verdict_of(host), pin, pins_problem, route, targets, failure
-    )
+    verdict = resolver.verdict_of(host)
+    return Resolution(server_name, steps, policy_of(host), verdict, pin, pins_problem, route, targets, key_ids, failure)
 
 
 async def _addresses(config: Config, dns: Dns, target: Target) -> list[str] | str:
@@ -234,6 +247,8 @@ def as_text(found: Resolution) -> str:
         lines.append(f"connect to: {target.host} port {target.port}: {told}")
     if found.route is not None:
         lines.append(f"Host: {found.route.host_header}; certificate for: {found.route.tls_name}")
+    if found.key_ids:
+        lines.append(f"{found.server_name} answers; its keys: {', '.join(found.key_ids)}")
     if found.failure is not None:
         lines.append(f"{found.server_name} cannot be reached: {found.failure}")
     return "\n".join(lines)
@@ -262,6 +277,7 @@ def as_facts(found: Resolution) -> dict[str, Any]:
         ],
         "host_header": route.host_header if route is not None else None,
         "tls_name": route.tls_name if route is not None else None,
+        "keys": found.key_ids,
         "problems": [found.failure] if found.failure is not None else [],
     }
 

@@ -7,6 +7,7 @@ import msgspec
 from federation.rules.errors import MatrixError
 from homeserver.client.filter import own_user
 from homeserver.ephemeral.presence import MAX_STATUS_BYTES, Presence
+from homeserver.ephemeral.presence_memory import PresenceMemory
 from homeserver.web.call import Call
 from homeserver.web.router import Route
 
@@ -28,8 +29,9 @@ class SharedRooms(Protocol):
 class PresenceStatus:
     """The endpoints of `presence.yaml`."""
 
-    def __init__(self, presence: Presence, memberships: SharedRooms) -> None:
+    def __init__(self, presence: Presence, memory: PresenceMemory, memberships: SharedRooms) -> None:
         self._presence = presence
+        self._memory = memory
         self._memberships = memberships
 
     def routes(self) -> list[Route]:
@@ -40,13 +42,14 @@ class PresenceStatus:
             Route("GET", path, self.get_presence),
         ]
 
-    def set_presence(self, call: Call) -> dict[str, Any]:
+    async def set_presence(self, call: Call) -> dict[str, Any]:
         """Set the requesting user's presence; nothing happens on a server without presence."""
         user_id = own_user(call)
         body = call.json(PresenceRequest)
         if body.status_msg is not None and len(body.status_msg.encode()) > MAX_STATUS_BYTES:
             raise MatrixError(400, "M_TOO_LARGE", "The status message is too long")
-        self._presence.set(user_id, call.requester.device_id or "", body.presence, body.status_msg)
+        if self._presence.set(user_id, call.requester.device_id or "", body.presence, body.status_msg):
+            await self._memory.save([user_id])
         return {}
 
     def get_presence(self, call: Call) -> dict[str, Any]:

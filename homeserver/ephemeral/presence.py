@@ -3,7 +3,7 @@
 Specification: Client-Server API, module "Presence". A device is *online* while it syncs (and a little longer), a
 user is
 as present as their most present device, and a user without any activity for a while is *unavailable*. States live
-in memory; only the status message is worth keeping over a restart, which the caller does.
+in memory; what is worth keeping over a restart, `homeserver.ephemeral.presence_memory` keeps.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,6 +28,7 @@ ACTIVE_FOR = 60.0
 """Seconds for which an activity makes a user ``currently_active``; also how often activity alone is announced."""
 MAX_USERS = 100_000
 MAX_STATUS_BYTES = 4096
+_NEVER = float("-inf")
 
 
 @dataclass(slots=True)
@@ -40,7 +41,7 @@ class _Device:
 @dataclass(slots=True)
 class _User:
     devices: dict[str, _Device] = field(default_factory=dict)
-    active: float = 0.0
+    active: float = _NEVER
     status: str | None = None
     state: str = OFFLINE
     announced_active: bool = False
@@ -61,6 +62,8 @@ class Presence:
         self._users: dict[str, _User] = {}
         self._due: list[tuple[float, str]] = []
         self._timer: IDelayedCall | None = None
+        self._active: set[str] = set()
+        """Who did something since `take_active`."""
         self.remote = RemotePresence(clock, announce)
 
     def sync_started(self, user_id: str, device_id: str, state: str = ONLINE) -> None:
@@ -76,12 +79,10 @@ class Presence:
         device = user.devices.get(device_id)
         if device is None:
             device = user.devices[device_id] = _Device(state)
-        if state == ONLINE and device.state != ONLINE:
-            user.active = self._clock.seconds()
+        if user.state == OFFLINE or (state == ONLINE and device.state != ONLINE):
+            self._note_active(user_id, user)
         device.state = state
         device.syncs += 1
-        if user.state == OFFLINE:
-            user.active = self._clock.seconds()
         self._settle(user_id, user)
 
     def sync_ended(self, user_id: str, device_id: str, state: str = ONLINE) -> None:
@@ -99,19 +100,26 @@ class Presence:
         user = self._users.get(user_id)
         if not self.enabled or user is None:
             return
-        user.active = self._clock.seconds()
+        self._note_active(user_id, user)
         if user.state != ONLINE or not user.announced_active:
             self._settle(user_id, user)
 
-    def set(self, user_id: str, device_id: str, state: str, status: str | None) -> None:
-        """A client sets the user's presence; counts as activity. ``status`` None takes the message away."""
+    def take_active(self) -> set[str]:
+        """Who did something since this was last called."""
+        active, self._active = self._active, set()
+        return active
+
+    def set(self, user_id: str, device_id: str, state: str, status: str | None) -> bool:
+        """A client sets the user's presence; counts as activity. ``status`` None takes the message away.
+
+        Returns whether the status message is another one now.
+        """
         if not self.enabled:
-            return
+            return False
         user = self._user(user_id)
         if user is None:
-            return
-        now = self._clock.seconds()
-        user.active = now
+            return False
+        now = self._note_active(user_id, user)
         changed_status = user.status != status
         user.status = status
         if state == OFFLINE:
@@ -121,12 +129,21 @@ class Presence:
             device.state = state
             device.until = max(device.until, now + SYNC_GRACE)
         self._settle(user_id, user, force=changed_status)
+        return changed_status
 
-    def restore_status(self, user_id: str, status: str | None) -> None:
-        """Put back a status message that was stored before a restart."""
+    def restore(self, user_id: str, active: float | None, status: str | None) -> None:
+        """Put back what was `kept` before a restart."""
         user = self._user(user_id)
         if user is not None:
+            user.active = _NEVER if active is None else active
             user.status = status
+
+    def kept(self, user_id: str) -> tuple[float | None, str | None]:
+        """What a restart is to leave of a user: when they were last active (None: never), their status message."""
+        user = self._users.get(user_id)
+        if user is None:
+            return None, None
+        return (None if user.active == _NEVER else user.active), user.status
 
     def device_gone(self, user_id: str, device_id: str) -> None:
         """A device was logged out."""
@@ -155,10 +172,10 @@ class Presence:
             return self.remote.content(user_id)
         content: dict[str, Any] = {"presence": user.state}
         ago = self._clock.seconds() - user.active
-        if user.active:
+        if user.active != _NEVER:
             content["last_active_ago"] = max(0, int(ago * 1000))
         if user.state == ONLINE:
-            content["currently_active"] = bool(user.active) and ago < ACTIVE_FOR
+            content["currently_active"] = ago < ACTIVE_FOR
         if user.status is not None:
             content["status_msg"] = user.status
         return content
@@ -175,6 +192,11 @@ class Presence:
         if user is None and len(self._users) < MAX_USERS:
             user = self._users[user_id] = _User()
         return user
+
+    def _note_active(self, user_id: str, user: _User) -> float:
+        user.active = self._clock.seconds()
+        self._active.add(user_id)
+        return user.active
 
     def _state(self, user: _User, now: float) -> str:
         best = OFFLINE

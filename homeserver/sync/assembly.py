@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 
 from homeserver.ephemeral.presence import Presence
+from homeserver.ephemeral.presence_memory import PresenceMemory
 from homeserver.ephemeral.receipts import Receipts
 from homeserver.ephemeral.typing import Typing
 from homeserver.feed import Feed
@@ -30,14 +31,20 @@ class SyncServices:
 
     typing: Typing
     presence: Presence
+    presence_memory: PresenceMemory
     receipts: Receipts
     ignored: IgnoredUsers
     reader: SyncReader
     longpoll: LongPoll
 
-    def stop(self) -> None:
-        """Forget timers, at the end of the server."""
+    def start(self) -> None:
+        """Begin what runs by itself."""
+        self.presence_memory.start()
+
+    async def stop(self) -> None:
+        """Forget timers and write down what is in memory, at the end of the server."""
         self.presence.stop()
+        await self.presence_memory.stop()
 
 
 def assemble_sync(
@@ -57,6 +64,7 @@ def assemble_sync(
     """Everything behind ``/sync``. ``memberships.follow`` has to follow the feed before this is called."""
     typing = Typing(clock, lambda room_id: _announce(log, Kind.TYPING, room_id=room_id))
     presence = Presence(clock, lambda user_id: _announce(log, Kind.PRESENCE, user_id=user_id), presence_enabled)
+    memory = PresenceMemory(log, presence, clock, now_ms)
     ignored, sent_members = IgnoredUsers(), SentMembers()
     feed.follow(ignored.follow)
     feed.follow(lambda entries: _stop_typing(typing, entries))
@@ -75,7 +83,7 @@ def assemble_sync(
     )
     quick = QuickReader(log, feed, memberships, rooms, ignored, key_counts)
     longpoll = LongPoll(log, feed, reader, quick, clock)
-    return SyncServices(typing, presence, Receipts(log, now_ms), ignored, reader, longpoll)
+    return SyncServices(typing, presence, memory, Receipts(log, now_ms), ignored, reader, longpoll)
 
 
 def _announce(log: Log, kind: Kind, room_id: str = "", user_id: str = "") -> None:

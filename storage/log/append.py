@@ -35,6 +35,10 @@ EPOCH_KEY: Final = b"epoch"
 FIRST_EPOCH_KEY: Final = b"first epoch"
 INODE_KEY: Final = b"inode"
 LEASE_KEY: Final = b"lease"
+RUN_KEY: Final = b"run"
+"""How many runs of the server have begun, which the tables count too."""
+ANNOUNCED_RUN_KEY: Final = b"announced run"
+MISMATCH_KEY: Final = b"mismatch accepted"
 FORMAT_KEY: Final = b"format"
 
 

@@ -49,7 +49,7 @@ ACCOUNT_DATA_POSITIONS = Table(
 INBOX = Table(18, "inbox", "str user_id, str device_id, position u64", "to-device message, JSON bytes")
 DEVICE_LISTS = Table(19, "device_lists", "str user_id", "position u64 of the last change")
 DEVICE_LIST_POSITIONS = Table(20, "device_list_positions", "position u64", "user_id utf-8", derived=True)
-PRESENCE = Table(21, "presence", "str user_id", "position u64, JSON bytes")
+PRESENCE = Table(21, "presence", "str user_id", "msgpack: user_id, when last active, status message")
 DEVICE_CURSORS = Table(22, "device_cursors", "str user_id, str device_id", "position u64")
 FOLLOWERS = Table(23, "followers", "str name", "position u64, rest: the follower's own bytes")
 DESTINATIONS = Table(24, "destinations", "str server", "what the queue knows of it, the queue's own bytes")

@@ -21,7 +21,7 @@ from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 
-from storage.log.append import EPOCH_KEY, FIRST_EPOCH_KEY, FORMAT_KEY, INODE_KEY, LEASE, LEASE_KEY, Log
+from storage.log.append import EPOCH_KEY, FIRST_EPOCH_KEY, FORMAT_KEY, INODE_KEY, LEASE, LEASE_KEY, MISMATCH_KEY, Log
 from storage.log.catalog import FORMAT, LOG, META, TABLES, Table
 from storage.log.directory import DirectoryLock, check_directory
 from storage.log.errors import LogFull, LogRefused
@@ -348,11 +348,13 @@ def open_log(
     return Log(store, reactor, start.epoch, start.position, start.position + LEASE, start.first_epoch)
 
 
-def renew_epoch(path: Path | str, new_epoch: Callable[[], str] = _random_epoch) -> str:
+def renew_epoch(
+    path: Path | str, new_epoch: Callable[[], str] = _random_epoch, *, accept_mismatch: bool = False
+) -> str:
     """Give the log in ``path``, which no server has open, a new epoch: clients sync from the beginning.
 
-    For what the next start cannot see by itself: a disk that was set back with the same files on it. Returns the
-    epoch; raises :class:`LogRefused` like `open_log`.
+    For what the next start cannot see by itself: a disk that was set back with the same files on it. ``accept_mismatch``
+    lets the next start go on with tables of another time. Returns the epoch; raises :class:`LogRefused` like `open_log`.
     """
     path = Path(path)
     check_directory(path)
@@ -362,6 +364,8 @@ def renew_epoch(path: Path | str, new_epoch: Callable[[], str] = _random_epoch) 
         try:
             meta = env.open_db(META.name.encode())
             with env.begin(write=True) as txn:
+                if accept_mismatch:
+                    txn.put(MISMATCH_KEY, b"1", db=meta)
                 return _renew(txn, meta, new_epoch)
         finally:
             env.close()

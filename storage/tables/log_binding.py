@@ -20,3 +20,16 @@ def bind_log(cur: Cursor, epoch: str) -> None:
             "directory and the `database:` that belong together. If its log is lost for good and the accounts are to "
             "go on without their rooms: DELETE FROM log_binding"
         )
+
+
+def runs(cur: Cursor) -> int:
+    """How many runs of the server these tables have seen begin. They have to be bound."""
+    cur.execute("SELECT runs FROM log_binding")
+    row = cur.fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def set_runs(cur: Cursor, number: int) -> None:
+    """A run begins."""
+    cur.execute("UPDATE log_binding SET runs = %s", (number,))

@@ -73,7 +73,7 @@ class Server:
     async def stop(self) -> None:
         self.sockets.stop(Code.RESTART, "test ends")
         await self.listeners.stop(1)
-        self.services.sync.stop()
+        await self.services.sync.stop()
         await self.services.accounts.stop()
         await self.services.log.close()
 

@@ -85,7 +85,7 @@ def test_peers_are_told_how_they_fare() -> None:
     assert (dead["state"], dead["pdus"], dead["failing_since"]) == ("dormant", 0, first)
     text = peer_text.table(list(watched.all().values())).splitlines()
     assert [line.split()[0] for line in text[1:3]] == ["dead", "live"]
-    assert text[-1] == "2 servers, 1 of them not reached"
+    assert text[-1] == "servers: 2, not reached: 1"
     shown = watched.operations.one(call("/peers/dead", server="dead"))
     assert "dead: dormant" in peer_text.detail(shown) and "rooms shared with it: 1" in peer_text.detail(shown)
 

@@ -11,6 +11,7 @@ from pytest_twisted import ensureDeferred
 from config.schema import Config, WellKnownPolicy
 from federation.rules.signing import SigningKey, write_signing_keys
 from federation.wire.discovery import SrvRecord
+from federation.wire.http import ConnectFailure, HttpFailure
 from federation.wire.well_known import Pin, make_record, parse, verify
 from homeserver import cli
 from homeserver.admin import resolve_server
@@ -63,6 +64,10 @@ def test_a_pin_that_cannot_be_read_is_no_reason_to_stop() -> None:
     assert resolve_server.stored_pin(config, "no name") == (None, "")
 
 
+def fail(problem: Exception) -> Any:
+    raise problem
+
+
 class Org:
     """``example.org``, delegated to ``hs.example.org``, with keys published there."""
 
@@ -89,9 +94,9 @@ class Org:
 async def test_resolve_tells_steps_verdict_and_addresses() -> None:
     found, text, facts = await Org().look()
     assert [step["number"] for step in facts["steps"]] == ["3", "3.2"]
-    assert facts["record"]["outcome"] == "follow" and "pinned from now on" in facts["record"]["reason"]
+    assert facts["record"]["outcome"] == "follow" and "no key of the domain was pinned before" in facts["record"]["reason"]
     assert facts["targets"] == [{"host": "hs.example.org", "port": 443, "addresses": ["9.9.9.9"]}]
-    assert facts["problems"] == [] and found.failure is None
+    assert facts["problems"] == [] and found.failure is None and facts["keys"] == ["ed25519:a_1"]
     for part in "step 3: https://example.org/", "record (policy prefer): follow", "9.9.9.9", "hs.example.org:443":
         assert part in text
     assert "192.168.1.1" not in text
@@ -125,6 +130,25 @@ async def test_resolve_without_published_keys_follows_unverified() -> None:
     org.keys = [NEXT]
     _, _, facts = await org.look()
     assert facts["record"]["outcome"] == "follow" and "could not be had" in facts["record"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("there", "told"),
+    [
+        (lambda org: answer(key_document("thief.example", KEY, until=org.world.now + DAY)), "thief.example is there"),
+        (lambda org: answer({}, 404), "status 404"),
+        (lambda org: answer({"verify_keys": {}}), "names no server"),
+        (lambda org: fail(HttpFailure("certificate verify failed")), "certificate verify failed"),
+        (lambda org: fail(ConnectFailure("connection refused")), "connection refused"),
+    ],
+)
+@ensureDeferred
+async def test_resolve_tells_why_the_server_is_not_there(there: Any, told: str) -> None:
+    org = Org()
+    org.world.http.on("hs.example.org", 443, lambda sent: there(org))
+    found, text, facts = await org.look()
+    assert found.failure is not None and told in found.failure
+    assert facts["keys"] == [] and "example.org cannot be reached" in text
 
 
 @ensureDeferred

@@ -102,10 +102,10 @@ def test_read_markers_set_all_three_at_once(world: World) -> None:
 
 def test_presence_is_for_oneself_and_for_people_in_sight(world: World) -> None:
     world.room("a", "b")
-    endpoint = PresenceStatus(world.sync.presence, world.memberships)
+    endpoint = PresenceStatus(world.sync.presence, world.sync.presence_memory, world.memberships)
     mine = {"userId": "@a:x"}
     body = {"presence": "unavailable", "status_msg": "tea"}
-    assert endpoint.set_presence(call(world, "a", mine, body)) == {}
+    assert world.run(endpoint.set_presence(call(world, "a", mine, body))) == {}
     seen = endpoint.get_presence(call(world, "b", mine))
     assert (seen["presence"], seen["status_msg"]) == ("unavailable", "tea")
     assert refusal(world, endpoint.set_presence, call(world, "b", mine, body)) == (403, "M_FORBIDDEN")
