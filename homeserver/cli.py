@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     resolve.add_argument("name", help="a server name: what follows the colon in user IDs")
     _with_json(resolve)
 
-    rooms = commands.add_parser("room", help="delete a room, keep people out of it")
+    rooms = commands.add_parser("room", help="explain a room, delete it, keep people out of it")
     below = rooms.add_subparsers(metavar="COMMAND", required=True)
     text = "let local members leave a room and remove everything of it from this server"
     delete = _command(below, "delete", _delete_room, text)
@@ -102,7 +102,11 @@ def parser() -> argparse.ArgumentParser:
     delete.add_argument("--no-wait", action="store_true", help="do not wait until it is done")
     block = _command(below, "block", _block_room, "keep people of this server out of a room")
     block.add_argument("--reason", default="", help="why")
-    for command in (delete, block, _command(below, "unblock", _unblock_room, "let them in again")):
+    text = "tell what is known of a room, why a user is not joined, what became of an event"
+    explain = _command(below, "explain", _explain_room, text)
+    explain.add_argument("--user", metavar="USER", help="a user's membership: which event decided it, and what did not help")
+    explain.add_argument("--event", metavar="EVENT", help="what became of an event, and why")
+    for command in (explain, delete, block, _command(below, "unblock", _unblock_room, "let them in again")):
         command.add_argument("room", help="the room's id")
         _with_json(command)
 
@@ -343,6 +347,26 @@ def _unblock_room(options: argparse.Namespace) -> int:
     _ask(options, "DELETE", f"/rooms/{_segment(options.room)}/block")
     tell(options, f"{options.room} can be entered again", room_id=options.room)
     return 0
+
+
+def _explain_room(options: argparse.Namespace) -> int:
+    config = load(options)
+    from federation.rules.ids import is_valid_room_id, is_valid_user_id
+    from homeserver.admin import room_explanation, room_text
+    from storage.log.env import reading
+    from storage.log.errors import LogRefused
+
+    if not is_valid_room_id(options.room):
+        raise CommandFailed(f"{options.room} is not a room id")
+    if options.user is not None and not is_valid_user_id(options.user):
+        raise CommandFailed(f"{options.user} is not a user id")
+    try:
+        with reading(Path(config.data_dir) / "log") as view:
+            facts = room_explanation.explain(view, options.room, options.user, options.event)
+    except LogRefused as problem:
+        raise CommandFailed(str(problem)) from problem
+    tell(options, room_text.text(facts), **facts)
+    return 0 if facts["room"] is not None else 1
 
 
 def _ask(options: argparse.Namespace, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

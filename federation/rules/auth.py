@@ -8,7 +8,7 @@ rejected), ``check_auth`` with the state before the event (rejected) and with th
 Signatures are no matter of these functions; see ``checks``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from federation.rules.auth_events import (
@@ -31,6 +31,7 @@ __all__ = [
     "auth_types_for",
     "check_auth",
     "check_auth_event_list",
+    "check_citations",
     "check_create",
 ]
 
@@ -75,6 +76,22 @@ def check_auth(event: Event, auth_state: AuthState, power_levels: PowerLevels | 
         _check_power_levels(event, auth_state.get(POWER_LEVELS), create, level)
     elif type_ == "m.room.redaction" and version.redaction_rule:
         _check_redaction(event, level, power_levels)
+
+
+def check_citations(
+    event: Event, cited: Iterable[Event], create: Event | None, is_rejected: Callable[[str], bool] | None = None
+) -> None:
+    """Check an event by what it cites alone: the list as such, then the state that it makes. Raises AuthError.
+
+    ``cited`` are all the events that ``event.auth_event_ids`` names; ``create`` is the room's create event, for room
+    versions that do not cite it.
+    """
+    cited = list(cited)
+    check_auth_event_list(event, cited, is_rejected)
+    state = {(found.type, found.state_key or ""): found for found in cited}
+    if create is not None and event.version.room_id_is_create_hash:
+        state[CREATE] = create
+    check_auth(event, state)
 
 
 def check_create(event: Event) -> None:

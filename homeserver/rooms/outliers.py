@@ -10,8 +10,8 @@ from typing import Any
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from federation.rules.auth import check_auth
-from federation.rules.auth_events import CREATE, AuthError, check_auth_event_list
+from federation.rules.auth import check_citations
+from federation.rules.auth_events import AuthError
 from federation.rules.event import Event
 from homeserver.rooms.checking import in_order
 from homeserver.rooms.room import Room, Rooms, StateKey, stored_form
@@ -76,15 +76,9 @@ class Outliers:
     def _allowed(
         self, event: Event, cited: list[Event], find: Callable[[str], Event | None], rejected: Mapping[str, bool]
     ) -> bool:
-        state: dict[StateKey, Event] = {(found.type, found.state_key or ""): found for found in cited}
-        if event.version.room_id_is_create_hash and event.key != CREATE:
-            create = find("$" + event.room_id[1:])
-            if create is None:
-                return False
-            state[CREATE] = create
+        create = find("$" + event.room_id[1:]) if event.version.room_id_is_create_hash else None
         try:
-            check_auth_event_list(event, cited, rejected.__getitem__)
-            check_auth(event, state)
+            check_citations(event, cited, create, rejected.__getitem__)
         except AuthError:
             return False
         return True

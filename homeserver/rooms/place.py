@@ -11,8 +11,8 @@ from enum import Enum, auto
 from msgspec import structs
 from twisted.internet.defer import Deferred, succeed
 
-from federation.rules.auth import check_auth
-from federation.rules.auth_events import CREATE, AuthError, AuthState, check_auth_event_list
+from federation.rules.auth import check_auth, check_citations
+from federation.rules.auth_events import AuthError, AuthState
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from homeserver.rooms.current_state import MEMBER, CurrentState
@@ -198,12 +198,7 @@ class Place:
 
     def _check(self, room: Room, event: Event, cited: list[Event], before: bytes) -> None:
         """Steps 4 and 5. Raises AuthError."""
-        check_auth_event_list(event, cited, self._states.is_rejected)
-        by_citation = {(found.type, found.state_key or ""): found for found in cited}
-        create = room.state("m.room.create")
-        if create is not None and room.version.room_id_is_create_hash:
-            by_citation[CREATE] = create
-        check_auth(event, by_citation)
+        check_citations(event, cited, room.state("m.room.create"), self._states.is_rejected)
         levels = room.power_levels if before == room.meta.state_root else None
         check_auth(event, self._states.auth_state(room, before, event), levels)
 

@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from types import TracebackType
@@ -307,6 +308,30 @@ def open_environment(path: Path, *, map_size: int = FIRST_MAP_SIZE, readonly: bo
     if not readonly and env.info()["map_size"] < map_size:
         env.set_mapsize(map_size)
     return env
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[LmdbSnapshot]:
+    """What is durable in the log in directory ``path``, for another process than the server, which may go on writing.
+
+    Raises :class:`LogRefused` when there is no log, or one of another format or an older version.
+    """
+    if not (path / "data.mdb").is_file():
+        raise LogRefused(f"there is no log in {path}")
+    check_directory(path)
+    env = open_environment(path, readonly=True)
+    try:
+        dbs = [env.open_db(table.name.encode(), create=False) for table in TABLES]
+        with env.begin() as txn:
+            snapshot = LmdbSnapshot(txn, dbs, None)
+            stored = snapshot.get(META, FORMAT_KEY)
+            if stored is None or from_u64(stored) != FORMAT:
+                raise LogRefused(f"the log in {path} has another format than this version of folkmoot reads")
+            yield snapshot
+    except lmdb.NotFoundError:
+        raise LogRefused(f"the log in {path} is of an older version of folkmoot: start the server once") from None
+    finally:
+        env.close()
 
 
 def _random_epoch() -> str:

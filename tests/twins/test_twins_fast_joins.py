@@ -9,6 +9,8 @@ from twisted.internet.task import deferLater
 
 from federation.rules.errors import MatrixError
 from federation.wire.errors import RequestRefused
+from homeserver.admin.room_explanation import explain
+from homeserver.admin.room_text import text
 from homeserver.keys.list_changes import DeviceListChanges
 from homeserver.rooms.hosts import Hosts
 from homeserver.rooms.partial import MAX_PAUSE, WAIT_SECONDS
@@ -336,3 +338,21 @@ def test_devices_of_members_that_become_known_are_to_be_asked_for(town: Town, a:
     with b.log.snapshot() as view:
         changed, left = lists.between(view, "@bob:b", before, b.log.position)
     assert "@carol:c" in changed and "@user3:a" in changed and left == []
+
+
+def test_an_explanation_says_what_is_still_missing(town: Town, a: Twin, b: Twin, room: str) -> None:
+    release = hold(b)
+    b.join("bob", room, via=a)
+
+    def told() -> Any:
+        with b.log.snapshot() as view:
+            facts = explain(view, room, "@user1:a")
+        assert ("the state is not complete" in text(facts)) == partial(b, room)
+        return facts["room"]["partial_state"], facts["user"]["conclusion"]
+
+    waiting, said = told()
+    assert waiting["servers"][0] == "a" and waiting["joined_by"] == b.state_of(room)["m.room.member", "@bob:b"]
+    assert "no event here makes" in said and "still being fetched" in said
+    release()
+    pass_time(town, MAX_PAUSE)
+    assert told() == (None, f"@user1:a is joined, by {a.state_of(room)['m.room.member', '@user1:a']}.")
