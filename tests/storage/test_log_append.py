@@ -105,6 +105,18 @@ async def test_ephemeral_entries_come_at_once_or_in_order_behind_their_neighbour
 
 
 @ensureDeferred
+async def test_ephemeral_entries_wait_for_a_batch_that_is_being_filled(harness: Harness) -> None:
+    log = harness.open()
+    batch = log.begin()
+    assert batch.entry(Kind.EVENT) == 1
+    assert log.append_ephemeral(Kind.TYPING) == 2
+    assert harness.positions == [] and log.position == 0
+    await log.append(batch)
+    assert harness.positions == [1, 2]
+    await log.close()
+
+
+@ensureDeferred
 async def test_batches_filled_alternately_in_one_turn_are_released_in_order(harness: Harness) -> None:
     log = harness.open()
     one, other = log.begin(), log.begin()

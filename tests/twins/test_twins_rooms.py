@@ -8,6 +8,7 @@ import pytest
 
 from federation.rules.event import Event
 from federation.rules.room_versions import ROOM_VERSIONS
+from federation.wire.errors import PeerUnreachable
 from homeserver.rooms.departures import Departures
 from tests.fakes.town import Town, Twin
 
@@ -267,3 +268,59 @@ def test_what_the_erased_have_said_is_handed_out_redacted() -> None:
         assert contents[said] == {} and contents[others]["body"] == "plain" and contents[redaction]["reason"] == "typo"
         assert {"topic": "kept"} in contents.values()
     assert b.bodies(room)[-2:] == ["secret", "plain"]
+
+
+def test_what_could_not_be_placed_is_tried_again_until_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    town, a, b, room = together()
+    with unheard(town, a):
+        a.say("alice", room, "lost")
+
+    async def nobody(*_: object, **__: object) -> None:
+        raise PeerUnreachable("a", "no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(b.client, "request", nobody)
+        a.say("alice", room, "found")
+        town.settle()
+    untaken = b.federated.receive.untaken
+    assert b.bodies(room) == [] and untaken.waiting == 1
+    town.clock.advance(61)
+    town.settle()
+    assert b.bodies(room) == ["lost", "found"]
+    assert not untaken.waiting
+    agree(room, a, b)
+
+
+def test_an_event_that_was_only_known_takes_its_place_when_it_comes() -> None:
+    town, a, b, room = together()
+    with unheard(town, a):
+        topic = a.state("alice", room, "m.room.topic", {"topic": "unheard"})
+        for number in range(40):
+            a.say("alice", room, f"lost {number}")
+    a.say("alice", room, "found")
+    town.settle()
+    assert b.knows(topic) == "outlier"
+    event = a.rooms.event(topic)
+    assert event is not None
+    a.transaction(b, event)
+    assert b.knows(topic) == "placed"
+
+
+def test_a_turn_that_fails_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    town, a, b, room = together()
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    with unheard(town, a):
+        a.say("alice", room, "one")
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.log.rooms.put_room", broken)
+        event = a.rooms.event(a.rooms.get(room).meta.extremities[0][0])
+        assert event is not None
+        a.transaction(b, event)
+    assert b.knows(event.event_id) == "unknown"
+    a.say("alice", room, "two")
+    town.settle()
+    assert b.bodies(room) == ["one", "two"]
+    agree(room, a, b)

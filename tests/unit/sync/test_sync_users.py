@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 
 from federation.rules.errors import MatrixError
+from homeserver.sync.reader import Reading
+from storage.log import inbox
 from tests.fakes.world import World, bodies
 
 
@@ -56,6 +59,46 @@ def test_a_backlog_of_to_device_messages_comes_in_hundreds_and_none_is_lost(worl
         since = body["next_batch"]
     assert numbers == list(range(250))
     assert "to_device" not in world.synced("a", since)
+
+
+def test_messages_from_before_a_restart_are_deleted_as_they_are_acknowledged(world: World) -> None:
+    since = world.synced("a")["next_batch"]
+    world.send_to_device("a", *({"type": "t", "n": n} for n in range(150)))
+    world = world.restart()
+    for expected in (100, 50):
+        poll = world.poll("a", since, 0)
+        assert poll.body is not None
+        assert len(poll.body["to_device"]["events"]) == expected
+        since = poll.body["next_batch"]
+    world.poll("a", since, 0)
+    world.clock.pump([0, 0])
+    assert "to_device" not in world.synced("a", None), "acknowledged ones are kept"
+
+
+def test_a_message_for_another_device_does_not_hide_ones_own(world: World) -> None:
+    since = world.synced("a")["next_batch"]
+    world.send_to_device("a", {"type": "t", "n": 1})
+    batch = world.log.begin()
+    inbox.put_message(batch, "@a:x", "ANOTHER", b"{}")
+    world.run(world.log.append(batch))
+    assert [message["n"] for message in world.synced("a", since)["to_device"]["events"]] == [1]
+
+
+def test_what_comes_while_a_poll_is_read_ends_it(world: World) -> None:
+    room = world.room("a", "b")
+    since = world.synced("a")["next_batch"]
+    empty = world.run(world.sync.reader.read(world.request("a", since)))
+    longpoll = world.sync.longpoll
+    late: Deferred[Reading] = Deferred()
+    longpoll._quick.read = lambda request: None  # type: ignore[method-assign]
+    longpoll._reader.read = lambda request: late  # type: ignore[method-assign]
+    poll = world.poll("a", since)
+    world.say("b", room, "meanwhile")
+    del longpoll._reader.read, longpoll._quick.read
+    late.callback(empty)
+    for _ in range(5):
+        world.clock.advance(0)
+    assert poll.body is not None and bodies(poll.body["rooms"]["join"][room]["timeline"]["events"]) == ["meanwhile"]
 
 
 def test_public_and_private_receipts(world: World) -> None:

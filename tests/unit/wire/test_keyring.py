@@ -311,6 +311,7 @@ URI = "/_matrix/federation/v1/x?a=b%20c"
         (401, {"header": "X-Matrix nonsense"}),
         (401, {"header": None}),
         (401, {"origin": "here.example"}),
+        (401, {"origin": "here.example", "key": SigningKey.from_seed(b"h" * 32, "here.example")}),
         (400, {"origin": "a.example:http"}),
         (403, {"origin": "evil.example"}),
         (400, {"body": b"{"}),
