@@ -30,6 +30,7 @@ from homeserver.push.unread import Unread
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.deletion import Deletion
 from homeserver.rooms.departures import Departures
+from homeserver.rooms.guests import GuestsLeaving
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.memberships import Memberships
 from homeserver.rooms.overview import Overviews
@@ -81,6 +82,7 @@ class Services:
         self.reading = Reading(log, self.sights, now_ms)
         self.overviews = Overviews()
         self.feed.follow(self.overviews.follow)
+        self.feed.follow(GuestsLeaving(self.rooms, reactor.callLater).follow)
         self.departures = Departures(self.rooms, reactor.callLater)
         self.deletion = Deletion(self.rooms, reactor)
         self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles)

@@ -14,6 +14,7 @@ from federation.rules.ids import is_valid_room_alias, is_valid_room_id, is_valid
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.append import append_event, append_if_allowed, asks_first, stage_if_allowed
 from homeserver.rooms.at_once import some_at_once
+from homeserver.rooms.guests import admits_guests
 from homeserver.rooms.notes import EventNote
 from homeserver.rooms.room import Draft, Room, Rooms
 from homeserver.rooms.succession import carry_over
@@ -116,6 +117,7 @@ class Membership:
         self._rooms.check_open(room_id)
         if (remote := self._outside(room_id)) is not None and (via or self._is_elsewhere(room_id, requester.user_id)):
             await remote.join(requester.user_id, room_id, via, await self._joining(requester, extra, reason))
+            await self._admit_guest_who_joined(self._known(room_id), requester)
             return
         room = self._known(room_id)
         user_id = requester.user_id
@@ -171,8 +173,16 @@ class Membership:
 
     def _admit_guest(self, room: Room, requester: Requester) -> None:
         """Guests come in only where they are let in (Client-Server API, "Guest Access")."""
-        if requester.is_guest and room.content("m.room.guest_access").get("guest_access") != "can_join":
+        if requester.is_guest and not admits_guests(room):
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests are not allowed in this room")
+
+    async def _admit_guest_who_joined(self, room: Room, requester: Requester) -> None:
+        """The same for a room whose state is known only after the join: a guest who may not be there leaves again."""
+        try:
+            self._admit_guest(room, requester)
+        except MatrixError:
+            await self.leave(requester, room.room_id, None)
+            raise
 
     def voucher(self, room: Room, user_id: str) -> str | None:
         """The local member who vouches for a restricted join, None where no voucher is needed.

@@ -12,7 +12,8 @@ from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import is_valid_room_alias, server_name_of
 from homeserver.rooms.aliases import Aliases
-from homeserver.rooms.append import append_event, append_if_allowed, asks_first
+from homeserver.rooms.append import append_event, asks_first
+from homeserver.rooms.guests import remove_guests
 from homeserver.rooms.notes import EventNote
 from homeserver.rooms.room import Draft, Room, Rooms, relation_of
 from homeserver.rooms.state_checks import check_state_content
@@ -145,11 +146,7 @@ class Send:
                 return await self._again(earlier)
             return await self._append_now(self._rooms.get(room.room_id), draft, requester, scope, txn_id)
 
-        event_id = await policed.turns.take(f"{room.room_id} {draft.sender}", once)
-        if draft.type == "m.room.guest_access":
-            for leave in guests_to_leave(self._rooms.get(room.room_id), draft.state_key, draft.content):
-                await append_if_allowed(self._rooms, room.room_id, leave)
-        return event_id
+        return await policed.turns.take(f"{room.room_id} {draft.sender}", once)
 
     async def _append_now(
         self,
@@ -191,23 +188,6 @@ class Send:
                 raise MatrixError(400, "M_INVALID_PARAM", "Not a room alias")
             if server_name_of(alias) == self._rooms.server_name and self._aliases.room_of(alias) != room.room_id:
                 raise MatrixError(400, "M_BAD_ALIAS", f"{alias} does not point to this room")
-
-
-def guests_to_leave(room: Room, state_key: str | None, content: Mapping[str, Any]) -> list[Draft]:
-    """How this server's guests leave a room that no longer takes guests (Client-Server API, "Guest Access")."""
-    if state_key != "" or content.get("guest_access") == "can_join":
-        return []
-    return [
-        Draft(user_id, "m.room.member", {"membership": "leave"}, state_key=user_id)
-        for user_id in room.local_joined()
-        if room.content("m.room.member", user_id).get("kind") == "guest"
-    ]
-
-
-def remove_guests(batch: Batch, room: Room, event: Event) -> None:
-    """Let the guests leave in the turn of the event that no longer takes them."""
-    for leave in guests_to_leave(room, event.state_key, event.content):
-        room.stage(batch, room.decide(leave))
 
 
 def may_redact(room: Room, user_id: str) -> bool:

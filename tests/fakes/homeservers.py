@@ -114,6 +114,7 @@ class Site:
             server_name=name,
             enable_registration=True,
             enable_registration_without_verification=True,
+            allow_guest_access=True,
             nonrefreshable_access_token_lifetime=None,
             trusted_key_servers=(),
             serve_server_wellknown=way == "well-known",
