@@ -4,7 +4,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psycopg2
@@ -15,6 +15,7 @@ from psycopg2.extensions import cursor as Cursor
 from storage.tables.database import Database
 from storage.tables.database_open import prepare
 from storage.tables.embedded import EmbeddedPostgres
+from tests.fakes.homeservers import Homes
 from tests.fakes.postgres import TEST_POSTGRES, SeparatePostgres
 
 TEMPLATE = "folkmoot_template"
@@ -38,6 +39,18 @@ def embedded_postgres() -> Iterator[EmbeddedPostgres | SeparatePostgres]:
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def homes(embedded_postgres: EmbeddedPostgres | SeparatePostgres) -> Homes:
+    """Whole homeservers in this process, of the names that are asked for."""
+
+    def make_database(name: str) -> Mapping[str, object]:
+        database = f"twin_{name.replace('.', '_')}"
+        execute_on(embedded_postgres.parameters, f"CREATE DATABASE {database} TEMPLATE {TEMPLATE}")
+        return {**embedded_postgres.parameters, "dbname": database}
+
+    return Homes(make_database)
 
 
 @pytest.fixture

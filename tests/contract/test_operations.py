@@ -17,6 +17,7 @@ from tests.contract.extensions import EXTENSIONS
 from tests.contract.openapi import Operation, operations, properties, required, spec_folder
 from tests.contract.routes import Declared, declared_routes
 from tests.contract.world import World
+from tests.contract.wrong_values import wrong_values
 
 FOLDER = spec_folder()
 if FOLDER is None and os.environ.get("CI") == "true":
@@ -241,21 +242,3 @@ def test_every_route_is_known() -> None:
     built = {key for key in ROUTES if not key[1].startswith(("/_matrix/federation", "/_matrix/key"))}
     assert built - described - ours == set()
     assert ours - built == set()
-
-
-def wrong_values(schema: dict[str, Any]) -> list[Any]:
-    """Values that a field of this schema cannot have; none for a schema that does not say its type."""
-    kinds = schema.get("type")
-    if not isinstance(kinds, str) or "oneOf" in schema or "anyOf" in schema:
-        return []
-    return [value for kind, value in WRONG.items() if kind != kind_of(kinds)] + (
-        [True] if kinds in ("integer", "number") else []
-    )
-
-
-WRONG: dict[str, Any] = {"string": "text", "number": 17, "object": {"a": 1}, "array": [[]]}
-
-
-def kind_of(name: str) -> str:
-    """JSON type names, integers being numbers."""
-    return "number" if name == "integer" else name
