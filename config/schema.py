@@ -110,7 +110,6 @@ class DatabaseArgs:
     keepalives_idle: int = 10
     keepalives_interval: int = 10
     keepalives_count: int = 3
-    cp_min: int | None = None
     cp_max: int | None = None
 
 
@@ -294,7 +293,7 @@ class Config:
     nonrefreshable_access_token_lifetime: Duration | None = None
 
     default_room_version: str = "12"
-    allow_public_rooms_without_auth: bool = False
+    allow_public_rooms_without_auth: bool = True
     presence: Presence = Presence()
     user_directory: UserDirectory = UserDirectory()
     websocket: WebSocketSettings = WebSocketSettings()
@@ -304,11 +303,13 @@ class Config:
     rc_message: RateLimit | None = RateLimit(per_second=0.2, burst_count=10)
     rc_registration: RateLimit | None = RateLimit(per_second=0.17, burst_count=3)
     rc_registration_token_validity: RateLimit | None = RateLimit(per_second=0.1, burst_count=5)
+    rc_registration_available: RateLimit | None = RateLimit(per_second=1, burst_count=20)
     rc_login: LoginLimits | None = LoginLimits()
     rc_joins: JoinLimits | None = JoinLimits()
     rc_invites: InviteLimits | None = InviteLimits()
     rc_room_creation: RateLimit | None = RateLimit(per_second=0.016, burst_count=10)
     rc_key_requests: RateLimit | None = RateLimit(per_second=20, burst_count=100)
+    rc_user_directory: RateLimit | None = RateLimit(per_second=1, burst_count=50)
     rc_federation: FederationLimits | None = FederationLimits()
 
     enable_federation: bool = True

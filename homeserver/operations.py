@@ -142,7 +142,7 @@ def _key_routes(services: Services) -> list[Route]:
         *Keys(publisher, services.lookup, services.device_lists, services.log).routes(),
         *CrossSigningKeys(cross_signing, services.accounts.interactive_auth).routes(),
         *KeyBackup(KeyBackups(database)).routes(),
-        *ToDeviceMessages(services.to_device).routes(),
+        *ToDeviceMessages(services.to_device, services.limits).routes(),
     ]
 
 
@@ -180,7 +180,11 @@ def _room_routes(services: Services) -> list[Route]:
         *RoomUpgrades(upgrade).routes(),
         *Directory(rooms, services.aliases, None if remote is None else remote.remote).routes(),
         *ListPublicRooms(
-            rooms, services.aliases, services.public_rooms, None if remote is None else remote.reads
+            rooms,
+            services.aliases,
+            services.public_rooms,
+            None if remote is None else remote.reads,
+            without_auth=config.allow_public_rooms_without_auth,
         ).routes(),
         *RoomSummary(services.log, services.membership, services.overviews).routes(),
         *MutualRooms(services.memberships).routes(),

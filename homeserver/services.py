@@ -85,7 +85,7 @@ class Services:
         self.feed.follow(GuestsLeaving(self.rooms, reactor.callLater).follow)
         self.departures = Departures(self.rooms, reactor.callLater)
         self.deletion = Deletion(self.rooms, reactor)
-        self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles)
+        self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles, limits=self.limits)
         self.accounts.profiles.observer = self.membership
         self.accounts.registration.on_upgraded.append(self.membership.on_guest_upgrade)
         self.upkeep = Upkeep(log, database, reactor, now_ms)

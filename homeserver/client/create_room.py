@@ -80,7 +80,7 @@ class CreateRoom:
 
         async def invite(user_id: str) -> None:
             try:
-                await self._membership.invite(requester, room_id, user_id, None, is_direct=wish.is_direct)
+                await self._membership.invite(requester, room_id, user_id, None, is_direct=wish.is_direct, limited=False)
             except MatrixError as error:
                 self._report.warn("{user} could not be invited: {why}", user=user_id, why=error.error)
 

@@ -50,12 +50,20 @@ class ListPublicRooms:
     """Lists rooms and sets whether one is listed."""
 
     def __init__(
-        self, rooms: Rooms, aliases: Aliases, public_rooms: PublicRooms, remote: RemoteRooms | None = None
+        self,
+        rooms: Rooms,
+        aliases: Aliases,
+        public_rooms: PublicRooms,
+        remote: RemoteRooms | None = None,
+        *,
+        without_auth: bool = True,
     ) -> None:
+        """``without_auth``: the directory is for people who are not logged in as well."""
         self._rooms = rooms
         self._aliases = aliases
         self._public_rooms = public_rooms
         self._remote = remote
+        self._readers = Auth.NONE if without_auth else Auth.GUEST
 
     def routes(self) -> list[Route]:
         """The operations of this module."""
@@ -63,7 +71,7 @@ class ListPublicRooms:
         return [
             Route("GET", listed, self.get_visibility, Auth.NONE),
             Route("PUT", listed, self.put_visibility),
-            Route("GET", "/_matrix/client/v3/publicRooms", self.get_public_rooms, Auth.NONE),
+            Route("GET", "/_matrix/client/v3/publicRooms", self.get_public_rooms, self._readers),
             Route("POST", "/_matrix/client/v3/publicRooms", self.post_public_rooms, Auth.GUEST),
         ]
 

@@ -17,7 +17,7 @@ class LoginTokenEndpoints:
 
     def routes(self) -> list[Route]:
         """The routes."""
-        return [Route("POST", "/_matrix/client/v1/login/get_token", self.get_token, limit="login.token")]
+        return [Route("POST", "/_matrix/client/v1/login/get_token", self.get_token, limit="login.account")]
 
     async def get_token(self, call: Call) -> dict[str, Any] | Answer:
         """A token with which another client can log into the caller's account once."""

@@ -24,7 +24,7 @@ class OpenIdEndpoints:
     def routes(self) -> list[Route]:
         """The routes."""
         path = "/_matrix/client/v3/user/{userId}/openid/request_token"
-        return [Route("POST", path, self.request_token, Auth.USER, limit="openid")]
+        return [Route("POST", path, self.request_token, Auth.USER, limit="login.account")]
 
     async def request_token(self, call: Call) -> dict[str, Any]:
         """A token that any third party can exchange for the caller's user ID within the hour."""

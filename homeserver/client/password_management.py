@@ -35,7 +35,7 @@ class PasswordEndpoints:
         """The routes."""
         path = "/_matrix/client/v3/account/password"
         return [
-            Route("POST", path, self.change, Auth.USER, limit="login.password_change"),
+            Route("POST", path, self.change, Auth.USER, limit="login.account"),
             Route("POST", f"{path}/email/requestToken", _no_threepids, Auth.NONE),
             Route("POST", f"{path}/msisdn/requestToken", _no_threepids, Auth.NONE),
         ]

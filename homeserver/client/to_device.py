@@ -7,6 +7,7 @@ import msgspec
 from homeserver.client.keys import device_of
 from homeserver.keys.to_device import ToDevice
 from homeserver.web.call import Call
+from homeserver.web.limits import Limits
 from homeserver.web.routes import Auth, Route
 
 
@@ -19,8 +20,9 @@ class SendRequest(msgspec.Struct):
 class ToDeviceMessages:
     """The endpoint of `to_device.yaml`."""
 
-    def __init__(self, to_device: ToDevice) -> None:
+    def __init__(self, to_device: ToDevice, limits: Limits) -> None:
         self._to_device = to_device
+        self._limits = limits
 
     def routes(self) -> list[Route]:
         """The routes of this module."""
@@ -31,6 +33,8 @@ class ToDeviceMessages:
         """Send one event to some devices of some users."""
         requester, params = call.requester, call.params
         messages = call.json(SendRequest).messages
+        if params["eventType"] == "m.room_key_request" and not requester.unlimited:
+            self._limits.take("key_requests", requester.user_id)
         await self._to_device.send(
             requester.user_id, device_of(requester), params["eventType"], params["txnId"], messages
         )

@@ -20,6 +20,7 @@ from homeserver.rooms.room import Draft, Room, Rooms
 from homeserver.rooms.succession import carry_over
 from homeserver.rooms.third_party import pending_invite, redeemed
 from homeserver.web.call import Requester
+from homeserver.web.limits import Limits
 from storage.log import rooms as room_log
 from storage.log.append import Batch, Kind
 
@@ -61,12 +62,19 @@ class Membership:
     """
 
     def __init__(
-        self, rooms: Rooms, aliases: Aliases, profiles: Profiles, remote: RemoteMembership | None = None
+        self,
+        rooms: Rooms,
+        aliases: Aliases,
+        profiles: Profiles,
+        remote: RemoteMembership | None = None,
+        limits: Limits | None = None,
     ) -> None:
+        """``limits`` bound invites into a room and to a user, and joins of rooms that this server is not in."""
         self._rooms = rooms
         self._aliases = aliases
         self._profiles = profiles
         self.remote = remote
+        self._limits = limits
         self.check_proof: Callable[[Event, Mapping[str, Any]], Awaitable[None]] | None = None
         """Asks whether the key that proves a third-party invite is still good; MatrixError 403, 502. Set as ``remote`` is."""
 
@@ -116,6 +124,8 @@ class Membership:
         """
         self._rooms.check_open(room_id)
         if (remote := self._outside(room_id)) is not None and (via or self._is_elsewhere(room_id, requester.user_id)):
+            if self._limits is not None and not requester.unlimited:
+                self._limits.take("joins.remote", requester.user_id)
             await remote.join(requester.user_id, room_id, via, await self._joining(requester, extra, reason))
             await self._admit_guest_who_joined(self._known(room_id), requester)
             return
@@ -221,9 +231,19 @@ class Membership:
             yield from (user_id for user_id in room.local_joined() if levels.user(user_id) >= needed)
 
     async def invite(
-        self, requester: Requester, room_id: str, target: str, reason: str | None, *, is_direct: bool = False
+        self,
+        requester: Requester,
+        room_id: str,
+        target: str,
+        reason: str | None,
+        *,
+        is_direct: bool = False,
+        limited: bool = True,
     ) -> None:
-        """Invite ``target``; inviting who is already invited is done again only when the content differs."""
+        """Invite ``target``; inviting who is already invited is done again only when the content differs.
+
+        Not ``limited``: an invite that comes with the room, which the limit on new rooms has counted.
+        """
         self._check_user(target)
         self._rooms.check_open(room_id)
         room = self._known(room_id)
@@ -231,6 +251,8 @@ class Membership:
             raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
         if room.membership(target) == "join":
             raise MatrixError(403, "M_FORBIDDEN", f"{target} is already in the room")
+        if limited:
+            self._limit_invite(requester, room_id, target)
         profile: dict[str, Any] = {}
         if server_name_of(target) == self._rooms.server_name:
             profile = await self._profiles.member_content(target)
@@ -336,6 +358,8 @@ class Membership:
             voucher = None if room.membership(target) == "join" else self.voucher(room, target)
             if voucher is not None:
                 whole["join_authorised_via_users_server"] = voucher
+        if membership == "invite":
+            self._limit_invite(requester, room_id, target)
         elsewhere = server_name_of(target) != self._rooms.server_name
         if membership == "invite" and elsewhere and self.remote is not None:
             return await self.remote.invite(room, requester.user_id, target, whole)
@@ -404,6 +428,11 @@ class Membership:
         return None if content == event.content else Draft(user_id, "m.room.member", content, state_key=user_id)
 
     # -- steps -----------------------------------------------------------------------------------------------------
+
+    def _limit_invite(self, requester: Requester, room_id: str, target: str) -> None:
+        if self._limits is not None and not requester.unlimited:
+            self._limits.take("invites.per_room", room_id)
+            self._limits.take("invites.per_user", target)
 
     def _known(self, room_id: str) -> Room:
         if not is_valid_room_id(room_id):

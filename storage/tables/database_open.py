@@ -64,7 +64,7 @@ def prepare(parameters: dict[str, object]) -> list[int]:
 def external_parameters(settings: DatabaseSettings) -> dict[str, object]:
     """libpq's parameters for the section ``database:``."""
     args = settings.args
-    names = [name for name in args.__dataclass_fields__ if name not in ("cp_min", "cp_max", "database")]
+    names = [name for name in args.__dataclass_fields__ if name not in ("cp_max", "database")]
     parameters = {name: value for name in names if (value := getattr(args, name)) is not None}
     parameters.setdefault("dbname", args.database)
     parameters.setdefault("application_name", "folkmoot")

@@ -115,6 +115,7 @@ class Folkmoot(Server):
         limits = (
             "rc_message", "rc_registration", "rc_registration_token_validity", "rc_login", "rc_joins",
             "rc_invites", "rc_room_creation", "rc_key_requests", "rc_federation",
+            "rc_registration_available", "rc_user_directory",
         )  # fmt: skip
         return dict.fromkeys(limits) | {
             "server_name": "bench.localhost",

@@ -125,6 +125,8 @@ class Site:
             rc_invites=InviteLimits(per_room=None, per_user=None, per_issuer=None),
             rc_room_creation=None,
             rc_key_requests=None,
+            rc_registration_available=None,
+            rc_user_directory=None,
         )
         self._move_in(way)
 

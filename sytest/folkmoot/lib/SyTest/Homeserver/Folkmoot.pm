@@ -32,7 +32,7 @@ sub _settings
 
    my %no_limit = map { $_ => undef } qw(
       rc_message rc_registration rc_registration_token_validity rc_login rc_joins rc_invites
-      rc_room_creation rc_key_requests rc_federation
+      rc_room_creation rc_key_requests rc_federation rc_registration_available rc_user_directory
    );
    return {
       %no_limit,
