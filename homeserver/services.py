@@ -44,7 +44,7 @@ from homeserver.sync.filter_store import FilterStore
 from homeserver.upkeep import Upkeep
 from homeserver.web.limits import Limits
 from homeserver.web.rates import rates_of
-from storage.log.append import Kind, Log
+from storage.log.append import Batch, Kind, Log
 from storage.tables.database import Database
 
 
@@ -141,7 +141,7 @@ class Services:
         self.key_counts = KeyCountCache(database)
         self.device_directory = DeviceDirectory(database)
         changes = DeviceChanges(log, self.key_cache, self.key_counts, self.device_directory)
-        bring = {**changes.by_kind(), ACCOUNT_DEACTIVATED: self.departures.bring}
+        bring = {**changes.by_kind(), ACCOUNT_DEACTIVATED: self._deactivated}
         self.outbox = OutboxFollower(database, log, bring, self.reactor.callLater)
         database.on_outbox = self.outbox.wake
         devices = self.accounts.devices
@@ -157,6 +157,11 @@ class Services:
         self.to_device = ToDevice(
             self.config.server_name, log, self.device_directory, None if remote is None else remote.remote_inboxes
         )
+
+    def _deactivated(self, batch: Batch, payload: dict[str, Any]) -> None:
+        """What the log has of a deactivated user goes: some of it now, rooms and account data bit by bit."""
+        self.sync.presence_memory.forget(batch, payload["user_id"])
+        self.departures.bring(batch, payload)
 
     def announce_key_counts(self, user_id: str, device_id: str) -> None:
         """Let the device's sync say how many one-time keys it has left."""

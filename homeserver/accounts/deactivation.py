@@ -1,15 +1,15 @@
 """The end of an account, and the change of its password: both end sessions."""
 
-from homeserver.accounts.devices import Devices, remove_devices
+from homeserver.accounts.devices import DEVICE_CHANGED, Devices, remove_devices
 from homeserver.accounts.interactive_auth import Sessions
 from homeserver.accounts.sessions import Authenticator
 from homeserver.web.call import Requester
-from storage.tables import access_tokens, devices, login_tokens, outbox, profiles, users
+from storage.tables import access_tokens, devices, login_tokens, outbox, private_data, profiles, users
 from storage.tables.access_tokens import RevokedToken
 from storage.tables.database import Cursor, Database
 
 ACCOUNT_DEACTIVATED = "account_deactivated"
-"""Kind of the outbox row: ``{"user_id": ..., "erase": bool}``: rooms to leave, data to erase. May come twice."""
+"""Kind of the outbox row: ``{"user_id": ..., "erase": bool}``: rooms to leave, data to delete. May come twice."""
 
 
 class Deactivation:
@@ -26,11 +26,14 @@ class Deactivation:
     async def deactivate(self, user_id: str, erase: bool) -> None:
         """Close the account for good: no way in stays open, the user ID is never given out again.
 
-        Profile and third-party identifiers go. Doing it again changes nothing.
+        Profile, third-party identifiers, keys and all that only the owner's clients could read go. Doing it again
+        changes nothing.
         """
 
         def work(cur: Cursor) -> tuple[list[str], list[RevokedToken]]:
             if users.deactivate_user(cur, user_id, erase):
+                private_data.delete_private_data(cur, user_id)
+                outbox.add(cur, DEVICE_CHANGED, {"user_id": user_id})
                 outbox.add(cur, ACCOUNT_DEACTIVATED, {"user_id": user_id, "erase": erase})
             users.delete_threepids(cur, user_id)
             profiles.delete_profile(cur, user_id)

@@ -21,7 +21,7 @@ DEVICE_DELETED = "device_deleted"
 """Kind of the outbox row: ``{"user_id": ..., "device_id": ...}``. Handling it twice must do no harm."""
 
 DEVICE_CHANGED = "device_changed"
-"""Kind of the outbox row for a new or renamed device; the same payload."""
+"""Kind of the outbox row for a new or renamed device; the same payload, without device for the user's own keys."""
 
 MAX_DEVICES_AT_ONCE = 10_000
 

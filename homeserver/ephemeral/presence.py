@@ -151,6 +151,13 @@ class Presence:
         if user is not None and user.devices.pop(device_id, None) is not None:
             self._settle(user_id, user)
 
+    def forget(self, user_id: str) -> None:
+        """A user is gone for good; others see them offline."""
+        user = self._users.pop(user_id, None)
+        self._active.discard(user_id)
+        if user is not None and (user.state != OFFLINE or user.status is not None):
+            self._announce(user_id)
+
     def known(self, user_id: str) -> bool:
         """Whether anything but "never seen" is known of a user."""
         return user_id in self._users or self.remote.known(user_id)

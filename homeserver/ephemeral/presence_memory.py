@@ -12,9 +12,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from homeserver.ephemeral.presence import MAX_USERS, Presence
-from storage.log.append import Log
+from storage.log.append import Batch, Log
 from storage.log.errors import LogUnavailable
-from storage.log.presence import KeptPresence, all_presence, put_presence
+from storage.log.presence import KeptPresence, all_presence, delete_presence, put_presence
 
 SAVE_EVERY = 60.0
 """Seconds between two savings of who was active: what a killed server forgets at most."""
@@ -54,6 +54,11 @@ class PresenceMemory:
             ts = None if active is None else self._now_ms() - int((self._clock.seconds() - active) * 1000)
             put_presence(batch, KeptPresence(user_id, ts, status))
         await self._log.append(batch)
+
+    def forget(self, batch: Batch, user_id: str) -> None:
+        """Keep nothing of a user, in memory and, with this batch, in the log."""
+        self._presence.forget(user_id)
+        delete_presence(batch, user_id)
 
     async def save_active(self) -> None:
         """Write down those who were active since the last time."""

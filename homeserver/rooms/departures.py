@@ -1,7 +1,8 @@
 """Deactivated users leave their rooms: written down first, done bit by bit, crossed out last.
 
 The outbox row of a deactivation becomes an *intent* in the log, which outlives a crash. Leaving a room that was left
-already changes nothing, so that going through the rooms again after a crash ends in the same state.
+already changes nothing, so that going through the rooms again after a crash ends in the same state. Their account data,
+tags and push rules go last: nobody can read them any more.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from twisted.logger import Logger
 from federation.rules.errors import MatrixError
 from homeserver.rooms.append import append_if_allowed, asks_first
 from homeserver.rooms.at_once import some_at_once
-from homeserver.rooms.erasure import is_marked, mark_erased
+from homeserver.rooms.erasure import mark_erased
 from homeserver.rooms.room import Draft, Rooms
 from storage.log import rooms as room_log
 from storage.log.account_data import delete_data
@@ -68,9 +69,8 @@ class Departures:
             if self._stopped:
                 return
             batch = self._rooms.log.begin()
-            if is_marked(self._rooms.log, user_id):
-                with self._rooms.log.snapshot() as snapshot:
-                    delete_data(batch, snapshot, user_id)
+            with self._rooms.log.snapshot() as snapshot:
+                delete_data(batch, snapshot, user_id)
             batch.delete(FOLLOWERS, key)
             await self._rooms.log.append(batch)
         self._running = False

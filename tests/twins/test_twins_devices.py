@@ -1,8 +1,13 @@
 """What ends with a device, seen by others."""
 
+from typing import Any
 from urllib.parse import quote
 
-from tests.fakes.homeservers import PASSWORD, Homes, Person
+import pytest
+
+from storage.log.catalog import ACCOUNT_DATA, ACCOUNT_DATA_POSITIONS, INBOX, PRESENCE, TRANSACTIONS
+from storage.log.keys import after_prefix, part
+from tests.fakes.homeservers import PASSWORD, Homes, Person, Site
 from tests.fakes.internet import Internet
 
 
@@ -55,3 +60,73 @@ def test_i01_a_status_message_and_the_last_activity_survive_a_kill(homes: Homes)
     site.kill()
     site.start()
     assert "status_msg" not in alice.ask("GET", status)
+
+
+@pytest.mark.parametrize("erase", [True, False])
+def test_a_deactivated_account_leaves_nothing_private(homes: Homes, erase: bool) -> None:
+    """Nobody can log in any more: what only the owner's clients read is gone, from both stores."""
+    internet = Internet(1)
+    site = homes.site(internet, "a.example")
+    # Accounts outlive a test: these are nobody else's.
+    name = f"leaver{erase}".lower()
+    alice, bob = homes.person(site, name), homes.person(site, f"stayer{erase}".lower())
+    room = quote(alice.ask("POST", "/createRoom", {"preset": "public_chat"})["room_id"])
+    bob.ask("POST", f"/join/{room}", {})
+
+    def fill(person: Person, other: Person) -> None:
+        mine = f"/user/{quote(person.user_id)}"
+        person.ask("PUT", f"{mine}/account_data/m.x", {"a": 1})
+        person.ask("PUT", f"{mine}/rooms/{room}/account_data/m.x", {"a": 1})
+        person.ask("PUT", f"{mine}/rooms/{room}/tags/m.favourite", {"order": 0.5})
+        person.ask("PUT", "/pushrules/global/room/" + room, {"actions": []})
+        person.ask("POST", f"{mine}/filter", {"room": {"timeline": {"limit": 5}}})
+        person.ask("POST", f"{mine}/openid/request_token", {})
+        person.ask("PUT", f"/presence/{quote(person.user_id)}/status", {"presence": "online", "status_msg": "tea"})
+        version = person.ask("POST", "/room_keys/version", {"algorithm": "m.x", "auth_data": {"public_key": "x"}})["version"]
+        session = {"first_message_index": 0, "forwarded_count": 0, "is_verified": True, "session_data": {"x": "y"}}
+        person.ask("PUT", f"/room_keys/keys/{room}/s?version={version}", session)
+        messages = {other.user_id: {"*": {"x": 1}}}
+        person.ask("PUT", f"/sendToDevice/m.x/{person.new_transaction()}", {"messages": messages})
+
+    fill(alice, bob)
+    fill(bob, alice)
+    for user in (alice, bob):
+        for table, columns in (("cross_signing_keys", "'master', 'k', '{}'"), ("signatures", "'k', '@c:x', 'k', 's'")):
+            run(site, f"INSERT INTO {table} VALUES ('{user.user_id}', {columns})")
+    site.kill()
+    site.start()
+    auth = {"type": "m.login.password", "identifier": {"type": "m.id.user", "user": name}, "password": PASSWORD}
+    alice.ask("POST", "/account/deactivate", {"auth": auth, "erase": erase})
+    for _ in range(50):  # to the outbox, to the log, out of the room
+        internet.clock.advance(0.1)
+    kept = left_by(site, bob.user_id)
+    assert all(kept.values()), kept
+    assert not any(left_by(site, alice.user_id).values())
+    internet.clock.advance(100)
+    site.kill()
+    site.start()
+    assert not any(left_by(site, alice.user_id).values())
+
+
+def run(site: Site, sql: str) -> list[Any]:
+    """Rows of one statement on the site's database."""
+
+    def work(cur: Any) -> list[Any]:
+        cur.execute(sql)
+        return list(cur.fetchall()) if cur.description else []
+
+    rows: list[Any] = site.internet.run(site.services.database.run(work))
+    return rows
+
+
+def left_by(site: Site, user_id: str) -> dict[str, int]:
+    """How many rows each table has of a user."""
+    left = {}
+    for table in ("filters", "openid_tokens", "key_backup_versions", "key_backup_sessions", "cross_signing_keys", "devices"):
+        left[table] = len(run(site, f"SELECT 1 FROM {table} WHERE user_id = '{user_id}'"))
+    left["signatures"] = len(run(site, f"SELECT 1 FROM signatures WHERE target_user_id = '{user_id}'"))
+    prefix = part(user_id)
+    with site.services.log.snapshot() as snapshot:
+        for kept in (ACCOUNT_DATA, ACCOUNT_DATA_POSITIONS, INBOX, PRESENCE, TRANSACTIONS):
+            left[kept.name] = len(list(snapshot.range(kept, prefix, after_prefix(prefix))))
+    return left
