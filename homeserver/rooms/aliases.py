@@ -65,3 +65,15 @@ class Aliases:
         """Ids of all listed rooms."""
         return [value.decode() for _, value in snapshot.range(PUBLISHED_ROOMS, b"\0", b"\xff" * 8)]
 
+    def succeed(self, batch: Batch, old_room: str, new_room: str) -> None:
+        """Give a room's aliases and its place in the directory to its successor ("Room Upgrades")."""
+        with self.log.snapshot() as snapshot:
+            aliases = self.of_room(snapshot, old_room)
+        for alias in aliases:
+            found = self.find(alias)
+            if found is not None:
+                self.delete(batch, alias, old_room)
+                self.put(batch, alias, new_room, found.creator)
+        if self.is_published(old_room):
+            self.publish(batch, old_room, False)
+            self.publish(batch, new_room, True)

@@ -126,8 +126,7 @@ class Membership:
         if (remote := self._outside(room_id)) is not None and (via or self._is_elsewhere(room_id, requester.user_id)):
             if self._limits is not None and not requester.unlimited:
                 self._limits.take("joins.remote", requester.user_id)
-            await remote.join(requester.user_id, room_id, via, await self._joining(requester, extra, reason))
-            await self._admit_guest_who_joined(self._known(room_id), requester)
+            await self._join_elsewhere(remote, requester, room_id, via, await self._joining(requester, extra, reason))
             return
         room = self._known(room_id)
         user_id = requester.user_id
@@ -136,7 +135,8 @@ class Membership:
             return
         if room.meta.partial_state and self.remote is not None:
             # Whether they may, only who knows all members can say.
-            await self.remote.join(user_id, room_id, via, await self._joining(requester, extra, reason))
+            joining = await self._joining(requester, extra, reason)
+            await self._join_elsewhere(self.remote, requester, room_id, via, joining)
             return
         if third_party_signed is not None and room.membership(user_id) != "invite" and self.check_proof is not None:
             await self.check_proof(pending_invite(room, third_party_signed), third_party_signed)
@@ -156,7 +156,7 @@ class Membership:
                 raise
             if not self._elsewhere(room):
                 raise
-            await self.remote.join(user_id, room_id, via, content)
+            await self._join_elsewhere(self.remote, requester, room_id, via, content)
             return
         if voucher is not None:
             content["join_authorised_via_users_server"] = voucher
@@ -186,13 +186,26 @@ class Membership:
         if requester.is_guest and not admits_guests(room):
             raise MatrixError(403, "M_GUEST_ACCESS_FORBIDDEN", "Guests are not allowed in this room")
 
-    async def _admit_guest_who_joined(self, room: Room, requester: Requester) -> None:
-        """The same for a room whose state is known only after the join: a guest who may not be there leaves again."""
+    async def _join_elsewhere(
+        self,
+        remote: RemoteMembership,
+        requester: Requester,
+        room_id: str,
+        via: Sequence[str],
+        content: Mapping[str, Any],
+    ) -> None:
+        """Join through another server, and do what needs the room's state, which is known only then."""
+        await remote.join(requester.user_id, room_id, via, content)
+        room = self._known(room_id)
         try:
             self._admit_guest(room, requester)
         except MatrixError:
-            await self.leave(requester, room.room_id, None)
+            await self.leave(requester, room_id, None)
             raise
+        batch = self._rooms.log.begin()
+        self._carry_over(batch, room, requester.user_id)
+        if batch.puts:
+            await self._rooms.log.append(batch)
 
     def voucher(self, room: Room, user_id: str) -> str | None:
         """The local member who vouches for a restricted join, None where no voucher is needed.
@@ -466,13 +479,20 @@ class Membership:
             self._carry_over(batch, room, str(event.state_key))
 
     def _carry_over(self, batch: Batch, room: Room, user_id: str) -> None:
-        """Whoever joins the successor of a room of theirs finds their marks of the old one there."""
+        """Whoever joins the successor of a room of theirs finds their marks of the old one there.
+
+        What this server's directory has of the old room moves with the first of them, once the old room agrees.
+        """
         predecessor = room.content("m.room.create").get("predecessor")
         old_id = predecessor.get("room_id") if isinstance(predecessor, dict) else None
         if not isinstance(old_id, str) or not is_valid_room_id(old_id):
             return
-        if room_log.membership_in(self._rooms.log, user_id, old_id) is not None:
-            carry_over(batch, user_id, old_id, room.room_id)
+        if room_log.membership_in(self._rooms.log, user_id, old_id) is None:
+            return
+        carry_over(batch, user_id, old_id, room.room_id)
+        old = self._rooms.find(old_id)
+        if old is not None and old.content("m.room.tombstone").get("replacement_room") == room.room_id:
+            self._aliases.succeed(batch, old_id, room.room_id)
 
 
 def _join_content(

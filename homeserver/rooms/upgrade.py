@@ -199,17 +199,7 @@ class Upgrade:
     def _move_aliases(self, batch: Batch, old: Room, new: Room, user_id: str) -> None:
         """Local aliases follow the room, and the canonical alias with them."""
         canonical = old.state("m.room.canonical_alias")
-        with self._rooms.log.snapshot() as snapshot:
-            aliases = self._aliases.of_room(snapshot, old.room_id)
-        for alias in aliases:
-            found = self._aliases.find(alias)
-            if found is None:
-                continue
-            self._aliases.delete(batch, alias, old.room_id)
-            self._aliases.put(batch, alias, new.room_id, found.creator)
-        if self._aliases.is_published(old.room_id):
-            self._aliases.publish(batch, old.room_id, False)
-            self._aliases.publish(batch, new.room_id, True)
+        self._aliases.succeed(batch, old.room_id, new.room_id)
         if canonical is not None and canonical.content:
             new.stage(batch, new.decide(Draft(user_id, "m.room.canonical_alias", canonical.content, state_key="")))
 
