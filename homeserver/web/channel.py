@@ -220,7 +220,7 @@ class HttpChannel(Protocol):
         """Write, at once where nothing waits before it: that spares the reactor a round for each answer."""
         transport = self.transport
         plain = type(transport) is TcpConnection and len(wire) <= SEND_AT_ONCE
-        if plain and transport.connected and not (transport.dataBuffer or transport._tempDataBuffer):
+        if plain and transport.connected and _nothing_waits(transport):
             sent = transport.writeSomeData(wire)
             # A lost connection is no number: the reactor finds out for itself.
             if type(sent) is int and sent:
@@ -288,3 +288,10 @@ class HttpChannel(Protocol):
             self.call.stop()
         elif not self._finished and self._head is None and not self._buffer:
             self.end()
+
+
+def _nothing_waits(transport: TcpConnection) -> bool:
+    """Whether all that was written has left. Twisted has no public way to ask: what `write` was given since the last
+    round of the reactor is in ``_tempDataBuffer``, what is older in ``dataBuffer``.
+    """
+    return not (transport.dataBuffer or transport._tempDataBuffer)

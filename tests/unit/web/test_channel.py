@@ -315,6 +315,26 @@ async def test_h03_connections_per_address_and_in_all(place: Any) -> None:
 
 
 @ensureDeferred
+async def test_h01_an_answer_sent_at_once_does_not_overtake_what_waits(place: Any) -> None:
+    here = place()
+    peer = await here.connect()
+    await settle(lambda: here.server.channels)
+    (channel,) = here.server.channels
+    for rounds in (0, 1):  # written in this round of the reactor, or before and not taken by the socket yet
+        peer.got = b""
+        channel.transport.write(b"first")
+        if rounds:
+            channel.transport.dataBuffer, channel.transport._tempDataBuffer = b"first", []
+            channel.transport._tempDataLen = 0
+        channel._send(b"second")
+        await settle(lambda: len(peer.got) == len(b"firstsecond"))
+        assert peer.got == b"firstsecond"
+    channel._send(b"third")
+    assert not channel.transport._tempDataBuffer, "it went out at once"
+    await settle(lambda: peer.got == b"firstsecondthird")
+
+
+@ensureDeferred
 async def test_h05_who_does_not_read_is_cut(place: Any) -> None:
     here = place()
     peer = await here.connect()
