@@ -104,20 +104,23 @@ async def measure_join(side: Side, name: str, room: GeneratedRoom, via: str) -> 
     cpu, began = cpu_seconds(server.roots), time.perf_counter()
     await _join(person, room, via)
     answered = time.perf_counter() - began
+    longest, peak = bystander.longest, peak_rss_bytes(pid)
     await _read_members(person, room)
     seconds = time.perf_counter() - began
     await bystander.end()
     cpu = cpu_seconds(server.roots) - cpu
-    peak = peak_rss_bytes(pid)
+    peak_reading = peak_rss_bytes(pid)
     reading = cpu_seconds(server.roots)
     await _read_members(person, room)
     cpu -= cpu_seconds(server.roots) - reading + bystander.looks * bystander.cpu_each
     row = Row(name, 1, seconds, cpu * 1000, coarse=cpu < COARSE_BELOW)
     row.notes["seconds until the join is answered"] = answered
     row.notes["seconds until the whole state is read"] = seconds
-    row.notes["longest sync of somebody else meanwhile, ms"] = bystander.longest * 1000
+    row.notes["longest sync of somebody else until the join is answered, ms"] = longest * 1000
+    row.notes["longest sync of somebody else until the whole state is read, ms"] = bystander.longest * 1000
     row.notes["RSS before, MB"] = before / 1e6
-    row.notes["RSS at its peak, MB"] = peak / 1e6
+    row.notes["RSS at its peak until the join is answered, MB"] = peak / 1e6
+    row.notes["RSS at its peak until the whole state is read, MB"] = peak_reading / 1e6
     return row, person
 
 
