@@ -1,6 +1,7 @@
 """Rooms of any size, made in memory: signed events of users on servers that do not exist but for their keys."""
 
 import itertools
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,7 @@ class GeneratedRoom:
         self.creator = self.user(0)
         self.state: dict[tuple[str, str], bytes] = {}
         self._ids: dict[tuple[str, str], str] = {}
+        self._before: dict[str, tuple[list[str], list[bytes]]] = {}
         self.heads: list[str] = []
         self.depth = 0
         self.room_id = f"!generated{next(_numbers)}x{int(time.time() * 1000)}:{servers[0]}"
@@ -108,13 +110,28 @@ class GeneratedRoom:
         }  # fmt: skip
         return {"room_version": self.version.id, "event": event}
 
-    def send_join(self, pdu: dict[str, Any]) -> list[bytes]:
-        """The answer of send_join in pieces, whole state and all; the join is the room's head from then on."""
+    def send_join(self, pdu: dict[str, Any], omit_members: bool = False) -> list[bytes]:
+        """The answer of send_join in pieces, whole state and all unless members are to be omitted; the join is the room's
+        head from then on."""
         event = Event.from_pdu(pdu, self.version)
-        state = list(self.state.values())
+        self._before[event.event_id] = list(self._ids.values()), list(self.state.values())
+        state = [data for (type_, _), data in self.state.items() if not omit_members or type_ != "m.room.member"]
         self.follow(event)
-        pieces = [b'{"origin":"%s","members_omitted":false,"event":' % self.servers[0].encode(), event.json]
-        pieces += [b',"auth_chain":[', b",".join(self.auth_chain), b'],"state":[']
-        for start in range(0, len(state), 200):
-            pieces.append((b"," if start else b"") + b",".join(state[start : start + 200]))
+        told = json.dumps({"origin": self.servers[0], "members_omitted": omit_members, "servers_in_room": self.servers})
+        pieces = [told.encode()[:-1], b',"event":', event.json]
+        pieces += [b',"auth_chain":[', b",".join(self.auth_chain), b'],"state":[', *_in_pieces(state)]
         return [*pieces, b"]}"]
+
+    def state_ids(self, event_id: str) -> dict[str, list[str]]:
+        """The answer of state_ids, for an event that was sent with `send_join`."""
+        chain = [Event.from_json(data, self.version).event_id for data in self.auth_chain]
+        return {"pdu_ids": self._before[event_id][0], "auth_chain_ids": chain}
+
+    def state_before(self, event_id: str) -> list[bytes]:
+        """The answer of state for it, in pieces."""
+        chain = b",".join(self.auth_chain)
+        return [b'{"auth_chain":[', chain, b'],"pdus":[', *_in_pieces(self._before[event_id][1]), b"]}"]
+
+
+def _in_pieces(events: list[bytes]) -> list[bytes]:
+    return [(b"," if at else b"") + b",".join(events[at : at + 200]) for at in range(0, len(events), 200)]

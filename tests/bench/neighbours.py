@@ -9,9 +9,10 @@ import json
 import re
 import ssl
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from federation.rules.event import Event
 from federation.rules.signing import SigningKey
@@ -41,6 +42,10 @@ class Neighbours:
         self._awaited: dict[str, set[str]] = {}
         self._arrived = asyncio.Event()
         self.rooms: dict[str, GeneratedRoom] = {}
+        self.omits = False
+        """Whether members are omitted for who asks for that."""
+        self.before_piece: Callable[[str, int], Awaitable[None]] | None = None
+        """Awaited before each piece of an answer: told the path and the number of the piece."""
 
     async def __aenter__(self) -> "Neighbours":
         self._listening = await asyncio.start_server(self._serve, "0.0.0.0", self._port, ssl=self._tls)
@@ -109,18 +114,24 @@ class Neighbours:
                 method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ")
                 length, host = LENGTH.search(head), HOST.search(head)
                 body = await reader.readexactly(int(length[1])) if length else b""
-                status, pieces = self._answer(host[1].decode() if host else "", method, urlsplit(target).path, body)
+                url = urlsplit(target)
+                query = dict(parse_qsl(url.query))
+                status, pieces = self._answer(host[1].decode() if host else "", method, url.path, query, body)
                 size = sum(map(len, pieces))
                 writer.write(
                     b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, size)
                 )
-                for piece in pieces:
+                for number, piece in enumerate(pieces):
+                    if self.before_piece is not None:
+                        await self.before_piece(url.path, number)
                     for start in range(0, len(piece), PIECE):
                         writer.write(piece[start : start + PIECE])
                         await writer.drain()
         writer.close()
 
-    def _answer(self, name: str, method: str, path: str, body: bytes) -> tuple[int, list[bytes]]:
+    def _answer(
+        self, name: str, method: str, path: str, query: dict[str, str], body: bytes
+    ) -> tuple[int, list[bytes]]:
         parts = [unquote(part) for part in path.split("/")[3:]]
         match method, parts:
             case "GET", ["v2", "server"]:
@@ -129,7 +140,12 @@ class Neighbours:
             case "GET", ["v1", "make_join", room_id, user_id] if room_id in self.rooms:
                 return _json(self.rooms[room_id].template(user_id))
             case "PUT", ["v2", "send_join", room_id, _] if room_id in self.rooms:
-                return 200, self.rooms[room_id].send_join(json.loads(body))
+                omit = self.omits and query.get("omit_members") == "true"
+                return 200, self.rooms[room_id].send_join(json.loads(body), omit)
+            case "GET", ["v1", "state_ids", room_id] if room_id in self.rooms:
+                return _json(self.rooms[room_id].state_ids(query["event_id"]))
+            case "GET", ["v1", "state", room_id] if room_id in self.rooms:
+                return 200, self.rooms[room_id].state_before(query["event_id"])
             case "PUT", ["v1", "send", _]:
                 return _json(self._take(name, json.loads(body)))
             case "POST", ["v1", "get_missing_events", _]:
