@@ -216,6 +216,7 @@ class Limits:
     max_connections_per_address: int = 1_000
     request_timeout: Duration = MINUTE
     idle_timeout: Duration = 3 * MINUTE
+    max_inbox_size: Size = 50 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

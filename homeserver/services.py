@@ -88,7 +88,7 @@ class Services:
         self.membership = Membership(self.rooms, self.aliases, self.accounts.profiles, limits=self.limits)
         self.accounts.profiles.observer = self.membership
         self.accounts.registration.on_upgraded.append(self.membership.on_guest_upgrade)
-        self.upkeep = Upkeep(log, database, reactor, now_ms)
+        self.upkeep = Upkeep(log, database, reactor, now_ms, config.limits.max_inbox_size)
         self.federation: Federation | None = None
         if config.enable_federation:
             self.federation = Federation(

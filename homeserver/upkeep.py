@@ -1,4 +1,4 @@
-"""Chores that nobody waits for: expired tokens, old transaction ids, state nodes that nothing names any more.
+"""Chores that nobody waits for: expired tokens, overfull inboxes, old transaction ids, state nodes that nothing names any more.
 
 Each runs in small steps beside normal work; a chore that fails is logged and tried again the next time.
 """
@@ -14,15 +14,20 @@ from twisted.logger import Logger
 from storage.log import transactions
 from storage.log.append import Log
 from storage.log.collect import collect_nodes, outlier_roots
+from storage.log.inbox import InboxTrim
 from storage.log.rooms import all_rooms
-from storage.tables import access_tokens
-from storage.tables.database import Database
+from storage.tables import access_tokens, refresh_tokens
+from storage.tables.database import Cursor, Database
 
 INTERVAL = 3600.0
 """Seconds between two rounds."""
 
 TRANSACTION_ROUNDS = 24
 """For how many rounds a transaction id is remembered at least: clients repeat a request within minutes, or a day."""
+
+KEEP_EXPIRED = 30 * 24 * 3600 * 1000
+"""Milliseconds for which an expired token is remembered: a client that comes late hears that it may log in again and keep
+its keys (``soft_logout``), and not that it was logged out."""
 
 ROOMS_AT_ONCE = 100
 PAUSE = 0.05
@@ -32,7 +37,11 @@ PAUSE = 0.05
 class Upkeep:
     """Does the chores once an hour, the first time an hour after the start."""
 
-    def __init__(self, log: Log, database: Database, clock: Any, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, log: Log, database: Database, clock: Any, now_ms: Callable[[], int], max_inbox_size: int
+    ) -> None:
+        """``max_inbox_size``: bytes of to-device messages that wait for one device at most."""
+        self._max_inbox_size = max_inbox_size
         self._log = log
         self._database = database
         self._clock = clock
@@ -60,7 +69,7 @@ class Upkeep:
 
     async def round(self) -> None:
         """All chores, one after the other."""
-        for chore in (self.expire_tokens, self.prune_transactions, self.collect_nodes):
+        for chore in (self.expire_tokens, self.trim_inboxes, self.prune_transactions, self.collect_nodes):
             if self._stopped:
                 return
             try:
@@ -69,9 +78,22 @@ class Upkeep:
                 self._report.failure("{chore} failed; it is tried again in an hour", chore=chore.__name__)
 
     async def expire_tokens(self) -> None:
-        """Delete access tokens that have expired."""
-        now = self._now_ms()
-        await self._database.run(lambda cur: access_tokens.delete_expired(cur, now))
+        """Delete tokens that expired `KEEP_EXPIRED` ago, those of abandoned sessions that could be refreshed too."""
+        before = self._now_ms() - KEEP_EXPIRED
+
+        def work(cur: Cursor) -> None:
+            access_tokens.delete_expired(cur, before)
+            refresh_tokens.delete_expired_sessions(cur, before)
+
+        await self._database.run(work)
+
+    async def trim_inboxes(self) -> None:
+        """Delete the oldest messages of devices that have more waiting than `max_inbox_size` allows."""
+        trim = InboxTrim(self._log, self._max_inbox_size)
+        while not self._stopped and (going_on := trim.step()) is not None:
+            await going_on
+        if trim.deleted:
+            self._report.warn("{count} to-device messages for devices that fetch none are dropped", count=trim.deleted)
 
     async def prune_transactions(self) -> None:
         """Forget the transaction ids that were used longer than `TRANSACTION_ROUNDS` rounds ago."""

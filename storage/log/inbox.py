@@ -5,10 +5,15 @@ A message is client-format JSON (`type`, `sender`, `content`), stored under the 
 
 from collections.abc import Iterator
 
-from storage.log.append import Batch, Kind
+from twisted.internet.defer import Deferred
+
+from storage.log.append import Batch, Kind, Log
 from storage.log.catalog import INBOX
 from storage.log.keys import LAST, from_u64, part, u64
 from storage.log.view import Snapshot
+
+_PAST_INBOXES = b"\xff" * 40
+"""Behind every user id."""
 
 
 def put_message(batch: Batch, user_id: str, device_id: str, message: bytes) -> int:
@@ -37,6 +42,39 @@ def clear_inbox(batch: Batch, snapshot: Snapshot, user_id: str, device_id: str) 
     """Delete everything that lies in a device's inbox; returns how many messages that were."""
     prefix = _prefix(user_id, device_id)
     return _delete(batch, snapshot, prefix + u64(0), prefix + LAST, None)
+
+
+class InboxTrim:
+    """Bounds all inboxes, ``step`` by step from the last row to the first: of each device, the newest messages stay."""
+
+    STEP = 1000
+    """Rows that one step looks at."""
+
+    def __init__(self, log: Log, max_bytes: int) -> None:
+        """``max_bytes``: the size of a device's messages together."""
+        self.deleted = 0
+        """Messages deleted so far."""
+        self._log = log
+        self._max_bytes = max_bytes
+        self._stop = _PAST_INBOXES
+        self._prefix = b""
+        self._size = 0
+
+    def step(self) -> "Deferred[int] | None":
+        """Go on. A Deferred to wait for before the next step, or None after the last one. Raises LogUnavailable."""
+        batch = self._log.begin()
+        count = 0
+        with self._log.snapshot() as snapshot:
+            for key, message in snapshot.range(INBOX, b"\0", self._stop, reverse=True, limit=self.STEP):
+                count += 1
+                self._stop = key
+                if key[:-8] != self._prefix:
+                    self._prefix, self._size = key[:-8], 0
+                self._size += len(message)
+                if self._size > self._max_bytes:
+                    batch.delete(INBOX, key)
+                    self.deleted += 1
+        return self._log.append(batch) if count else None
 
 
 def _delete(batch: Batch, snapshot: Snapshot, start: bytes, stop: bytes, limit: int | None) -> int:

@@ -87,5 +87,5 @@ def revoke_refreshed(cur: Cursor, refresh_id: int) -> list[RevokedToken]:
 
 
 def delete_expired(cur: Cursor, before: int) -> None:
-    """Delete tokens that expired before ``before`` and can no longer be refreshed into use."""
+    """Delete tokens that expired before ``before``, apart from those of sessions that can still be refreshed."""
     cur.execute("DELETE FROM access_tokens WHERE expires_ts < %s AND refresh_id IS NULL", (before,))

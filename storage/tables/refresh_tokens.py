@@ -83,3 +83,13 @@ def delete_device_refresh_tokens(cur: Cursor, user_id: str, device_ids: list[str
     cur.execute(
         "DELETE FROM refresh_tokens WHERE user_id = %s AND device_id = ANY(%s)", (user_id, device_ids)
     )
+
+
+def delete_expired_sessions(cur: Cursor, before: int) -> None:
+    """Delete refresh tokens that nobody can use since before ``before``, each with its access tokens, which are as old."""
+    cur.execute(
+        "DELETE FROM refresh_tokens r WHERE least(r.expires_ts, r.session_expires_ts) < %(before)s"
+        " AND NOT EXISTS (SELECT 1 FROM access_tokens t WHERE t.refresh_id = r.refresh_id"
+        " AND (t.expires_ts IS NULL OR t.expires_ts >= %(before)s))",
+        {"before": before},
+    )
