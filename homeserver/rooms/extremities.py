@@ -1,12 +1,14 @@
 """Keeping the number of a room's heads small: when too many branches stay open, an event that nobody sees ties them up.
 
 Resolving the state over many heads costs every reader and writer of the room, here and elsewhere; a server whose users are
-silent would let them grow without end.
+silent would let them grow without end. While a transaction comes in there are never more heads than one event can name, so
+that the state before an event of ours is that of the events which it names. Heads are named oldest first: how deep an event
+says that it is, or how many its sender makes, keeps nobody else's waiting.
 """
 
 from federation.rules.errors import MatrixError
 from homeserver.rooms.append import asks_first
-from homeserver.rooms.room import Draft, Rooms
+from homeserver.rooms.room import MAX_PREV_EVENTS, Draft, Rooms
 from storage.log import events as event_log
 
 MAX_HEADS = 10
@@ -22,14 +24,23 @@ class Extremities:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
 
+    async def make_way(self, room_id: str) -> None:
+        """Tie up the heads of a room if one event can name no more of them: between two events that come in."""
+        await self._tie_up(room_id, MAX_PREV_EVENTS - 1)
+
     async def tidy(self, room_id: str) -> None:
         """Tie up the heads of a room if there are too many and somebody of this server may send."""
+        while await self._tie_up(room_id, MAX_HEADS):
+            pass
+
+    async def _tie_up(self, room_id: str, most: int) -> bool:
+        """One event that ties up as many heads as it can name, if there are more than ``most``; whether it was made."""
         room = self._rooms.find(room_id)
-        if room is None or len(room.meta.extremities) <= MAX_HEADS:
-            return
+        if room is None or len(room.meta.extremities) <= most:
+            return False
         for count, user_id in enumerate(room.local_joined()):
             if count >= MAX_TRIES:
-                return
+                return False
             draft = Draft(user_id, DUMMY, {})
             try:
                 event = room.decide(draft)
@@ -40,11 +51,12 @@ class Extremities:
                 try:
                     event = await self._rooms.policed.sign(room, event)
                 except MatrixError:
-                    return  # to the others it would be soft-failed, and tie up nothing
+                    return False  # to the others it would be soft-failed, and tie up nothing
                 room = self._rooms.get(room_id)
                 if room.meta.extremities != heads:
-                    return
+                    return False
             batch = self._rooms.log.begin()
             room.stage(batch, event, flags=event_log.SOFT_FAILED)
             await self._rooms.log.append(batch)
-            return
+            return True
+        return False

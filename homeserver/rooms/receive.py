@@ -104,6 +104,7 @@ class Receive:
                 event = await self._checking.event(pdu, room.version, room_id)
                 placed = await self._placed(origin, room_id, event, pdu)
                 durable.append(placed.durable)
+                await self._extremities.make_way(room_id)
                 # A rejected event is dealt with and kept as rejected: to its sender nothing went wrong.
                 results[event.event_id] = None
                 if placed.verdict is Verdict.REJECTED:

@@ -7,9 +7,12 @@ import pytest
 
 from federation.rules.event import Event
 from federation.wire.errors import RequestRefused
+from homeserver.rooms.extremities import DUMMY, MAX_HEADS
 from homeserver.rooms.gaps import REST_SECONDS
 from homeserver.rooms.peers import PeerState
 from homeserver.rooms.remote_template import event_from, version_of
+from homeserver.rooms.room import MAX_DEPTH, MAX_PREV_EVENTS, Room
+from homeserver.rooms.state_at import States
 from storage.log import events as event_log
 from storage.log.receipts import receipts_between
 from tests.fakes.hostile import Hostile
@@ -337,6 +340,54 @@ def test_too_many_heads_are_tied_up(town: Town, a: Twin, evil: Hostile, room: st
     evil.transaction(a, *branches)
     assert len(a.heads(room)) == 1
     assert len(a.bodies(room)) == 15
+
+
+def test_c11_hundreds_of_forks_cost_a_bounded_resolution(
+    a: Twin, evil: Hostile, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every fork has a state of its own. What is compared at once stays within what one event can name."""
+    widths: list[int] = []
+    real = States._changes
+
+    def counted(states: States, of: Room, roots: tuple[bytes, ...]) -> Any:
+        widths.append(len(roots))
+        return real(states, of, roots)
+
+    monkeypatch.setattr(States, "_changes", counted)
+    stem = list(evil.heads(room))
+    me = "@mallory:evil"
+    depth = 1
+    for txn in range(6):
+        forks = []
+        for number in range(50):
+            depth = depth * 2 % MAX_DEPTH + 1  # says that it is deep
+            content = {"membership": "join", "displayname": f"{txn} {number}"}
+            forks.append(
+                evil.event(room, type="m.room.member", state_key=me, content=content, prev_event_ids=stem, depth=depth)
+            )
+        answered = evil.transaction(a, *forks, txn=str(txn))["pdus"]
+        assert set(map(str, answered.values())) == {"{}"}
+        assert len(a.heads(room)) <= MAX_HEADS
+    assert max(widths) <= MAX_PREV_EVENTS
+    assert len(widths) <= 2 * 300
+    said = a.say("alice", room, "still here")
+    record = event_log.event_by_id(a.log, said)
+    assert record is not None and len(orjson.loads(record.pdu)["prev_events"]) <= MAX_HEADS
+    assert a.heads(room) == {said}
+
+
+def test_the_oldest_heads_are_named_first(a: Twin, evil: Hostile, room: str) -> None:
+    """An honest branch is taken up however many others claim to be deeper."""
+    stem = list(evil.heads(room))
+    honest = evil.event(room, content={"body": "honest"}, prev_event_ids=stem)
+    forks = [evil.event(room, content={"body": f"{n}"}, prev_event_ids=stem, depth=10**9 + n) for n in range(40)]
+    evil.transaction(a, honest, *forks[:9])
+    evil.transaction(a, *forks[9:], txn="2")
+    with a.log.snapshot() as view:
+        meta = a.rooms.get(room).meta
+        records = list(event_log.room_slice(view, meta.nid, 1, meta.last_seq + 1))
+    dummies = [orjson.loads(record.pdu)["prev_events"] for record in records if record.type == DUMMY]
+    assert honest.event_id in dummies[0] and max(map(len, dummies)) == MAX_PREV_EVENTS
 
 
 def test_make_join_refusals(a: Twin, evil: Hostile, room: str) -> None:
