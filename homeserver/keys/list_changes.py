@@ -1,13 +1,16 @@
 """Whose keys a user has to fetch again, and whose no longer matter.
 
 Client-Server API, "Tracking the device list for a user". Somebody is on the first list when their devices or keys
-changed, or when they and the user came to share a room; on the second when the last room that they shared is gone.
+changed, when they and the user came to share a room, or when they were invited to one of the user's, so that the first
+message can be encrypted for them as well; on the second when the last room that they shared is gone.
 Naming somebody once too often costs a query, missing somebody breaks encryption: where the past is not at hand the
 answer errs on that side.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+
+import orjson
 
 from storage.log.append import Entry, Kind, unpack_entry
 from storage.log.catalog import EVENTS, LOG
@@ -43,6 +46,7 @@ class _Change(NamedTuple):
     room_id: str
     target: str
     was_joined: bool | None
+    invited: bool = False
 
 
 class DeviceListChanges:
@@ -74,7 +78,8 @@ class DeviceListChanges:
         new_rooms: set[str] = set()
         arrived: dict[str, set[str]] = {}
         maybe_left: set[str] = set()
-        for room_id, target, was_joined in changes:
+        invited: set[str] = set()
+        for room_id, target, was_joined, is_invited in changes:
             users = self._members.joined_users(room_id)
             if target in users:
                 if was_joined or room_id not in mine:
@@ -85,6 +90,8 @@ class DeviceListChanges:
                     arrived.setdefault(target, set()).add(room_id)
             elif target == user_id:
                 maybe_left |= users
+            elif is_invited and room_id in mine:
+                invited.add(target)
             elif was_joined is not False and room_id in mine:
                 maybe_left.add(target)
         for room_id in new_rooms:
@@ -93,8 +100,9 @@ class DeviceListChanges:
         changed = {
             other for other, rooms in arrived.items() if not self._shares(mine.keys() - rooms - new_rooms, other)
         }
+        changed |= {other for other in invited if not self._shares(mine, other)}
         changed.discard(user_id)
-        left = {other for other in maybe_left if other != user_id and not self._shares(mine, other)}
+        left = {other for other in maybe_left - invited if other != user_id and not self._shares(mine, other)}
         return changed, left
 
     def _shares(self, rooms: Iterable[str], other: str) -> bool:
@@ -118,7 +126,7 @@ def _from_notes(entries: Sequence[Entry], upto: int) -> Iterator[_Change]:
         if entry.kind == Kind.EVENT and entry.position <= upto:
             note: Any = entry.note
             if note.target is not None:
-                yield _Change(entry.room_id, note.target, note.prev_membership == "join")
+                yield _Change(entry.room_id, note.target, note.prev_membership == "join", note.membership == "invite")
         elif entry.kind == Kind.MEMBERSHIP and entry.position <= upto:
             yield _Change(entry.room_id, entry.user_id, None)
 
@@ -135,4 +143,5 @@ def _from_log(snapshot: Snapshot, after: int, upto: int) -> Iterator[_Change]:
         if data is not None:
             record = EventRecord(data)
             if record.type == "m.room.member" and record.state_key is not None:
-                yield _Change(entry.room_id, record.state_key, None)
+                membership = orjson.loads(record.content_json).get("membership")
+                yield _Change(entry.room_id, record.state_key, None, membership == "invite")

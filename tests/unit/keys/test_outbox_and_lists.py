@@ -178,6 +178,16 @@ def test_meeting_somebody_for_the_first_time() -> None:
     assert between(rooms) == ([], [])
 
 
+def test_who_is_invited_will_have_to_read_the_first_message() -> None:
+    rooms = Rooms(a={ME}, b={ME, CAROL})
+    rooms.member("a", BOB, "invite")
+    rooms.member("a", CAROL, "invite")  # already known from b
+    assert between(rooms) == ([BOB], [])
+    rooms = Rooms(a={CAROL})
+    rooms.member("a", BOB, "invite")
+    assert between(rooms) == ([], []), "in a room of others"
+
+
 def test_joining_two_rooms_of_the_same_person_at_once() -> None:
     rooms = Rooms(a={BOB}, b={BOB})
     rooms.member("a", ME, "join")
