@@ -258,6 +258,7 @@ class FederationSettings:
     destination_min_retry_interval: Duration = 30 * SECOND
     destination_retry_multiplier: float = 2.0
     destination_max_retry_interval: Duration = DAY
+    max_state_size: Size = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

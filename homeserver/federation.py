@@ -113,7 +113,7 @@ class Federation:
         name = config.server_name
         self._domains = Domains(config.federation_domain_whitelist, config.federation_domain_denylist)
         self._make_wire(signing_keys)
-        self.calls = Calls(self.client)
+        self.calls = Calls(self.client, config.federation.max_state_size)
         self.rooms = FederatedRooms(
             rooms,
             membership,

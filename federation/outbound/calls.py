@@ -19,7 +19,6 @@ T = TypeVar("T")
 
 SMALL = 1 << 20
 EVENT = 256 << 10
-STATE = 256 << 20
 PAGE = 20 << 20
 SIGNATURES = 64 << 10
 POLICY_SECONDS = 10.0
@@ -150,7 +149,7 @@ class Moment(msgspec.Struct):
 class Calls:
     """Typed calls over a signed client."""
 
-    def __init__(self, client: SignedClient, max_state: int = STATE) -> None:
+    def __init__(self, client: SignedClient, max_state: int) -> None:
         """``max_state``: the most bytes of an answer that carries the state of a room."""
         self._client = client
         self._max_state = max_state

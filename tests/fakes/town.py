@@ -329,7 +329,7 @@ class Twin:
         self.sending = Send(self.rooms, self.aliases)
         self.keys = TownKeys(town, name)
         self.client = WireClient(town, name)
-        self.calls = Calls(self.client)  # type: ignore[arg-type]
+        self.calls = Calls(self.client, 1 << 20)  # type: ignore[arg-type]
         users = Nobody()
         self.federated = FederatedRooms(
             self.rooms, self.membership, key, self.keys, RemotePeers(self.calls), town.clock, users.exists, town.key_is_valid

@@ -21,7 +21,7 @@ def world() -> World:
 
 
 def ask(world: World, *, although_silent: bool = True) -> Any:
-    return RemotePeers(Calls(world.client)).policy_signatures("police.example", PDU, although_silent=although_silent)
+    return RemotePeers(Calls(world.client, 1 << 20)).policy_signatures("police.example", PDU, although_silent=although_silent)
 
 
 @pytest_twisted.ensureDeferred
