@@ -1,6 +1,8 @@
 """Every operation that a homeserver answers, made from its services."""
 
+from functools import partial
 
+from twisted.internet.task import deferLater
 
 from homeserver.accounts.account_data import AccountData
 from homeserver.admin.peers import PeerOperations
@@ -192,7 +194,11 @@ def _room_routes(services: Services) -> list[Route]:
             services.database, FindableUsers(services.log, services.memberships, services.overviews), config
         ).routes(),
         *ReportContent(services.reading, services.database, config.server_name, services.now_ms).routes(),
-        *RoomsReading(services.reading, None if remote is None else remote.rooms.partial.whole).routes(),
+        *RoomsReading(
+            services.reading,
+            partial(deferLater, services.reactor, 0),
+            None if remote is None else remote.rooms.partial.whole,
+        ).routes(),
         *MessagePagination(services.reading, None if remote is None else remote.rooms.history).routes(),
         *EventContext(services.reading).routes(),
         *RoomEventByTimestamp(services.reading, None if remote is None else remote.rooms.moments).routes(),

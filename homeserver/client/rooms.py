@@ -1,7 +1,8 @@
 """Reading a room's events and state (rooms.yaml)."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import orjson
 
@@ -10,17 +11,29 @@ from homeserver.rooms.read import Reader, Reading
 from homeserver.sync import tokens
 from homeserver.web.call import Call
 from homeserver.web.routes import Auth, Route
-from storage.log.events import EventRecord
+from storage.log.events import EventRecord, event_by_id
+from storage.log.state_map import StateMap
 
 MEMBERSHIPS = frozenset({"join", "invite", "knock", "leave", "ban"})
+PART = 500
+"""Events of a state that are read in one turn of the reactor, about ten milliseconds."""
+
+T = TypeVar("T")
 
 
 class RoomsReading:
     """GET event, state, members and joined_members."""
 
-    def __init__(self, reading: Reading, whole: Callable[[str], Awaitable[None]] | None = None) -> None:
-        """``whole`` waits until all members of a room are known (they come later than the room itself, at times)."""
+    def __init__(
+        self,
+        reading: Reading,
+        pause: Callable[[], Awaitable[None]],
+        whole: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """``pause`` lets others have their turn; ``whole`` waits until all members of a room are known (they come later
+        than the room itself, at times)."""
         self._reading = reading
+        self._pause = pause
         self._whole = whole
 
     def routes(self) -> list[Route]:
@@ -51,10 +64,7 @@ class RoomsReading:
     async def get_state(self, call: Call) -> dict[str, Any]:
         """All state events that the caller may see: the current ones, or those of when they left."""
         await self._complete(call)
-        with self._reading.log.snapshot() as snapshot:
-            reader = self._reading.open(snapshot, call.requester, call.params["roomId"])
-            events = [orjson.Fragment(reader.render(record)) for record in reader.state_events()]
-        return events  # type: ignore[return-value]
+        return await self._each(call, lambda reader, record: orjson.Fragment(reader.render(record)))  # type: ignore[return-value]
 
     def get_state_event(self, call: Call) -> dict[str, Any]:
         """The content of one state event; with ``format=event`` the whole event."""
@@ -73,31 +83,58 @@ class RoomsReading:
         """The member events of the room, now or at a point in time."""
         wanted, unwanted = _membership(call, "membership"), _membership(call, "not_membership")
         await self._complete(call)
-        with self._reading.log.snapshot() as snapshot:
-            reader = self._reading.open(snapshot, call.requester, call.params["roomId"], peek=False)
-            chunk = []
-            for record in reader.state_events(self._root_at(reader, call.query("at")), "m.room.member"):
-                if wanted or unwanted:
-                    membership = membership_of(record)
-                    if (wanted and membership != wanted) or (unwanted and membership == unwanted):
-                        continue
-                chunk.append(orjson.Fragment(reader.render(record)))
-        return {"chunk": chunk}
+
+        def shown(reader: Reader, record: EventRecord) -> orjson.Fragment | None:
+            if wanted or unwanted:
+                membership = membership_of(record)
+                if (wanted and membership != wanted) or (unwanted and membership == unwanted):
+                    return None
+            return orjson.Fragment(reader.render(record))
+
+        return {"chunk": await self._each(call, shown, "m.room.member", call.query("at"), peek=False)}
 
     async def get_joined_members(self, call: Call) -> dict[str, Any]:
         """Who is joined, with the names and avatars they carry in this room; for members only."""
         await self._complete(call)
-        joined: dict[str, dict[str, Any]] = {}
-        with self._reading.log.snapshot() as snapshot:
-            reader = self._reading.open(snapshot, call.requester, call.params["roomId"], peek=False)
+
+        def profile(reader: Reader, record: EventRecord) -> tuple[str, dict[str, str]] | None:
             if not reader.joined:
                 raise MatrixError(403, "M_FORBIDDEN", "You are not in this room")
-            for record in reader.state_events(type_="m.room.member"):
-                content = orjson.loads(record.content_json)
-                if content.get("membership") == "join" and record.state_key is not None:
-                    profile = {"display_name": content.get("displayname"), "avatar_url": content.get("avatar_url")}
-                    joined[record.state_key] = {k: v for k, v in profile.items() if isinstance(v, str)}
-        return {"joined": joined}
+            content = orjson.loads(record.content_json)
+            if content.get("membership") != "join" or record.state_key is None:
+                return None
+            told = {"display_name": content.get("displayname"), "avatar_url": content.get("avatar_url")}
+            return record.state_key, {key: value for key, value in told.items() if isinstance(value, str)}
+
+        return {"joined": dict(await self._each(call, profile, "m.room.member", peek=False))}
+
+    async def _each(
+        self,
+        call: Call,
+        take: Callable[[Reader, EventRecord], T | None],
+        type_: str | None = None,
+        at: str | None = None,
+        *,
+        peek: bool = True,
+    ) -> list[T]:
+        """What ``take`` makes of each event of a state, but for None; in a large room a part at a time."""
+        reading, room_id = self._reading, call.params["roomId"]
+        with reading.log.snapshot() as snapshot:
+            reader = reading.open(snapshot, call.requester, room_id, peek=peek)
+            root = self._root_at(reader, at) or reader.root
+        # Nodes never change: the walk may outlive the snapshot that it began with.
+        ids = (event_id for _, event_id in StateMap(reading.log.get, reader.meta.nid).items(root, type_))
+        taken: list[T] = []
+        while part := list(islice(ids, PART)):
+            with reading.log.snapshot() as snapshot:
+                reader = reading.open(snapshot, call.requester, room_id, peek=peek)
+                for record in filter(None, (event_by_id(snapshot, event_id) for event_id in part)):
+                    made = take(reader, record)
+                    if made is not None:
+                        taken.append(made)
+            if len(part) == PART:
+                await self._pause()
+        return taken
 
     async def _complete(self, call: Call) -> None:
         if self._whole is not None:

@@ -73,6 +73,8 @@ class RoomServer(World):
         super().__init__(store, clock)
         names, clock = Names(), self.clock
         self.version = version
+        self.pauses = 0
+        """How often a reader of a state let others have their turn."""
         self.reading = Reading(self.log, self.sights, self.now_ms)
         self.overviews = Overviews()
         self.feed.follow(self.overviews.follow)
@@ -96,13 +98,17 @@ class RoomServer(World):
             ListPublicRooms(self.rooms, self.aliases, public),
             RoomSummary(self.log, self.membership, self.overviews),
             MutualRooms(self.memberships, batch=2),
-            *(kind(self.reading) for kind in (RoomsReading, MessagePagination, EventContext, RoomEventByTimestamp)),
+            RoomsReading(self.reading, self._pause),
+            *(kind(self.reading) for kind in (MessagePagination, EventContext, RoomEventByTimestamp)),
             RoomInitialSync(self.log, infos),
             OldSync(self.reading, self.memberships, infos, peeking, self.feed, self.polls, clock),
         ]
         routes = [route for endpoint in endpoints for route in endpoint.routes()]
         self.router = Router(routes, Tokens(), Limits({}, clock.seconds))
         self.client = Client(self.router)
+
+    async def _pause(self) -> None:
+        self.pauses += 1
 
     def restart(self) -> "RoomServer":
         """The server as it is after a crash, on the same store."""

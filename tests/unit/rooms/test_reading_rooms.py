@@ -315,3 +315,19 @@ def test_i13_tokens_of_the_future_do_not_hang(server: RoomServer) -> None:
 
 def world_readable() -> dict[str, Any]:
     return {"type": "m.room.history_visibility", "content": {"history_visibility": "world_readable"}}
+
+
+def test_the_state_of_a_large_room_is_read_a_part_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("homeserver.client.rooms.PART", 2)
+    server = RoomServer()
+    room = server.create("alice", preset="public_chat")
+    for name in ("bob", "carol", "dave"):
+        server.ok(name, "POST", f"/join/{room}")
+    everybody = {"@alice:x", "@bob:x", "@carol:x", "@dave:x"}
+    assert {one["state_key"] for one in server.ok("bob", "GET", f"/rooms/{room}/members")["chunk"]} == everybody
+    assert server.pauses == 2
+    assert set(server.ok("bob", "GET", f"/rooms/{room}/joined_members")["joined"]) == everybody
+    assert server.pauses == 4
+    state = server.ok("bob", "GET", f"/rooms/{room}/state")
+    assert len(state) == len({(one["type"], one["state_key"]) for one in state}) > 8
+    assert server.pauses == 4 + len(state) // 2
