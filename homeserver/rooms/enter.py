@@ -17,7 +17,7 @@ from federation.rules.room_versions import RoomVersion
 from homeserver.rooms.current_state import MEMBER, CurrentState
 from homeserver.rooms.notes import EventNote
 from homeserver.rooms.outliers import Outliers
-from homeserver.rooms.place import Place
+from homeserver.rooms.place import MAX_BACKWARD, Place
 from homeserver.rooms.room import Room, Rooms, stored_form
 from homeserver.rooms.state_at import States
 from homeserver.rooms.told import ToldStates
@@ -133,7 +133,7 @@ class Enter:
                 last_seq=seq,
                 last_position=record.position,
                 extremities=[(join.event_id, join.depth)],
-                backward_extremities=[join.event_id],
+                backward_extremities=[*room.meta.backward_extremities[1 - MAX_BACKWARD :], join.event_id],
                 partial_state=partial is not None,
             )
             if partial is not None:

@@ -6,6 +6,7 @@ room rests for a while.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from twisted.internet.interfaces import IReactorTime
 
@@ -26,6 +27,8 @@ MAX_STATES = 5
 """States fetched to place one event; each is the state before one missing predecessor."""
 MAX_SINGLE = 10
 """Up to so many unknown events of a state are fetched one by one, more of them as a whole state."""
+MAX_PAST = 500
+"""Events looked at to tell what lies behind the oldest that the room has."""
 MAX_STATE = 200_000
 MAX_CHAIN = 50_000
 FREE_FAILURES = 1
@@ -96,17 +99,37 @@ class Gaps:
         fetched = await self._checking.events(pdus[:MISSING_LIMIT], room.version, room_id)
         fetched.pop(event.event_id, None)
         budget = [MAX_STATES]
-        for earlier in in_order(fetched.values(), by_predecessors=True):
+        past = self._past(room.meta.backward_extremities, fetched)
+        between = [one for event_id, one in fetched.items() if event_id not in past]
+        for earlier in in_order(between, by_predecessors=True):
             try:
                 states = await self._fetch_states(origin, room_id, earlier, budget)
                 earlier = await self._policies.received(room_id, earlier)
                 self._place.place(self._rooms.get(room_id), earlier, states).durable.addErrback(_ignore)
             except MatrixError:
                 continue
-        if before := self._place.missing(event)[0]:
+        if before := [event_id for event_id in self._place.missing(event)[0] if event_id not in past]:
             # Whoever sends an event has what is right before it. Taking a state for it instead would let them choose one.
             raise MissingPredecessors(before)
         return await self._fetch_states(origin, room_id, event, budget)
+
+    def _past(self, backward: list[str], fetched: Mapping[str, Event]) -> set[str]:
+        """Events that lie behind the oldest that the room has, such as from before this server came in.
+
+        They are for backfill. Placed among the newest they would be heads, and the room's state then a quarrel with its past.
+        """
+        past: set[str] = set()
+        walk = list(backward)
+        for _ in range(MAX_PAST):
+            if not walk:
+                break
+            event_id = walk.pop()
+            event = fetched.get(event_id) or self._rooms.event(event_id)
+            if event is not None:
+                missing = [id_ for id_ in self._place.missing(event)[0] if id_ not in past]
+                past.update(missing)
+                walk += missing
+        return past
 
     async def _fetch_auth(self, origin: str, room_id: str, event: Event) -> None:
         """The events that an event cites, with all that these cite. MatrixError when they cannot be had."""

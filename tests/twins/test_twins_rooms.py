@@ -130,6 +130,35 @@ def test_missing_events_are_fetched() -> None:
     agree(room, a, b)
 
 
+def test_what_lies_before_the_join_is_no_head_when_a_gap_is_filled() -> None:
+    town, a, _, room = together()
+    c = town.server("c")
+    c.join("carol", room, via=a)
+    a.state("alice", room, "m.room.join_rules", {"join_rule": "invite"})
+    town.settle()
+    state = c.state_of(room)
+    with unheard(town, c):
+        c.say("carol", room, "aside")  # the only head of c: who is asked what comes behind it has never heard of it
+    with unheard(town, a):
+        a.say("alice", room, "lost")
+    a.say("alice", room, "found")
+    town.settle()
+    assert c.bodies(room) == ["aside", "lost", "found"]
+    assert len(c.heads(room)) == 2
+    assert c.state_of(room) == state
+
+
+def test_what_follows_an_event_from_before_the_join_is_placed() -> None:
+    town, a, _, room = together()
+    late = a.draft("alice", room, "m.room.message", {"body": "said before I heard of Carol"})
+    c = town.server("c")
+    c.join("carol", room, via=a)
+    town.settle()
+    assert a.transaction(c, late)["pdus"] == {late.event_id: {}}
+    assert c.bodies(room) == ["said before I heard of Carol"]
+    assert c.state_of(room) == a.state_of(room)
+
+
 def test_a_gap_too_wide_is_bridged_by_state() -> None:
     town, a, b, room = together()
     with unheard(town, a):
@@ -158,6 +187,20 @@ def test_history_from_before_the_join() -> None:
     assert b.bodies(room) == [f"old {number}" for number in range(30)]
     assert not b.federated.history.has_more(room)
     agree(room, a, b)
+
+
+def test_history_from_before_the_first_join_is_found_after_the_second() -> None:
+    town, a, b = two()
+    room = a.create("alice")
+    a.say("alice", room, "long ago")
+    b.join("bob", room, via=a)
+    town.run(b.membership.leave(b.who("bob"), room, None))
+    town.settle()
+    b.join("bob", room, via=a)
+    town.settle()
+    while town.run(b.federated.history.fetch(room, 10)):
+        pass
+    assert b.bodies(room) == ["long ago"]
 
 
 def test_leaving_and_coming_back() -> None:
