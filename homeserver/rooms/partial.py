@@ -112,12 +112,13 @@ class PartialRooms:
                 replay = await self._attempt(join)
             finally:
                 self._slots.release()
-            if replay is not None:
+            room = self._rooms.find(join.room_id)
+            if replay is not None and room is not None:
                 _report.info(
                     "{room} is complete: {members} members after {seconds:.1f} s; of {count} events since the join {refused} "
                     "do not stand",
                     room=join.room_id,
-                    members=self._rooms.get(join.room_id).meta.joined,
+                    members=room.meta.joined,
                     seconds=self._clock.seconds() - started,
                     count=replay.count,
                     refused=replay.refused,
@@ -145,7 +146,12 @@ class PartialRooms:
             replay = Replay(
                 self._rooms, self._states, self._place, self._current_state, join.room_id, join.event_id, root
             )
-            await self._receive.in_turn(join.room_id, partial(self._judge_again, replay))
+            try:
+                await self._receive.in_turn(join.room_id, partial(self._judge_again, replay))
+            except MatrixError:
+                if self._rooms.find(join.room_id) is not None:
+                    raise
+                return None  # it was deleted meanwhile
             await self._rooms.settled()
             return replay
         return None

@@ -40,6 +40,7 @@ from storage.log.catalog import (
 )
 from storage.log.events import EventRecord, as_new, place_of, put_outlier
 from storage.log.keys import after_prefix, part, timestamp_key, u64
+from storage.log.partial_joins import drop_partial_join
 from storage.log.relations import Relation
 from storage.log.rooms import MembershipRecord, RoomMeta, membership_in, put_membership
 from storage.log.view import Snapshot, View
@@ -121,10 +122,11 @@ def blocked_rooms(snapshot: Snapshot) -> dict[str, str]:
 
 
 def begin(batch: Batch, snapshot: Snapshot, removal: Removal, meta: RoomMeta | None) -> None:
-    """Take away the room's row, its aliases and its listing: from here on there is no such room."""
+    """Take away the room's row, its aliases and its listing: from here on there is no such room, and nothing of it to fetch."""
     room = part(removal.room_id)
     batch.delete(ROOMS, room)
     batch.delete(PUBLISHED_ROOMS, room)
+    drop_partial_join(batch, removal.room_id)
     for key, alias in snapshot.range(ROOM_ALIASES, room, after_prefix(room)):
         batch.delete(ROOM_ALIASES, key)
         batch.delete(ALIASES, part(alias.decode()))

@@ -12,9 +12,13 @@ from federation.wire.errors import RequestRefused
 from homeserver.admin.room_explanation import explain
 from homeserver.admin.room_text import text
 from homeserver.keys.list_changes import DeviceListChanges
+from homeserver.rooms import partial as rooms_partial
+from homeserver.rooms.deletion import Deletion
 from homeserver.rooms.hosts import Hosts
 from homeserver.rooms.partial import MAX_PAUSE, WAIT_SECONDS
-from storage.log.partial_joins import partial_join
+from homeserver.rooms.replay import STEP, Replay
+from storage.log.partial_joins import partial_join, partial_joins
+from storage.log.removal import removal_of
 from tests.fakes.hostile import Hostile
 from tests.fakes.town import Town, Twin
 
@@ -356,3 +360,49 @@ def test_an_explanation_says_what_is_still_missing(town: Town, a: Twin, b: Twin,
     release()
     pass_time(town, MAX_PAUSE)
     assert told() == (None, f"@user1:a is joined, by {a.state_of(room)['m.room.member', '@user1:a']}.")
+
+
+@pytest.mark.parametrize("moment", ["while it is fetched", "while it is judged", "before a restart"])
+def test_a_room_is_deleted_while_it_is_arriving(
+    town: Town, a: Twin, b: Twin, room: str, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is left to be fetched, no error is reported, and it can be joined anew."""
+    reported: list[str] = []
+    monkeypatch.setattr(rooms_partial._report, "failure", lambda text, *_, **__: reported.append(text))
+    release = hold(b)
+    b.join("bob", room, via=a)
+    for number in range(3 * STEP if moment == "while it is judged" else 1):
+        b.say("bob", room, f"{number}")
+    town.settle()
+    assert partial(b, room)
+    if moment == "while it is judged":
+        steps: list[bool] = []
+        real = Replay.step
+        monkeypatch.setattr(Replay, "step", lambda replay: bool(steps.append(True)) or real(replay))
+        release()
+        while not steps:
+            town.clock.advance(0.01)
+        assert partial(b, room)
+    deletion = Deletion(b.rooms, town.clock)
+    deletion.forget += [b.memberships.forget_room]
+    town.run(deletion.delete(room))
+    if moment == "before a restart":
+        b = b.restart()
+        b.membership.remote = b.remote
+        Deletion(b.rooms, town.clock).wake()
+        b.federated.partial.resume()
+    for _ in range(3000):
+        if removal_of(b.log, room) is None:
+            break
+        town.clock.advance(0.02)
+    release()
+    pass_time(town, 2 * MAX_PAUSE)
+    with b.log.snapshot() as view:
+        assert partial_joins(view) == []
+    assert b.rooms.find(room) is None and reported == []
+    town.settle()
+    assert a.member("@bob:b", room) == "leave"
+    b.join("bob", room, via=a)
+    pass_time(town, MAX_PAUSE)
+    town.settle()
+    assert not partial(b, room) and b.state_of(room) == a.state_of(room)

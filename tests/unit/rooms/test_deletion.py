@@ -3,6 +3,7 @@
 import pytest
 
 from federation.rules.errors import MatrixError
+from federation.wire.errors import RequestRefused
 from homeserver.admin.log_inspection import inspect
 from homeserver.rooms.deletion import FINISHED, Deletion
 from homeserver.rooms.overview import Overviews
@@ -171,3 +172,60 @@ def test_blocked_rooms_are_not_shown() -> None:
     world.run(deletion.block(room, "spam"))
     with world.log.snapshot() as snapshot:
         assert Overviews().of(snapshot, room) is None
+
+
+def test_clients_sync_through_a_deletion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever syncs at whatever moment of it gets an answer, and hears once that they are out of the room."""
+    monkeypatch.setattr(removal, "STEP", 7)
+    monkeypatch.setattr(removal, "SCAN", 11)
+    world = World()
+    other = lively(world, "c")
+    room = lively(world, "a")
+    since = world.synced("b")["next_batch"]
+    waiting = world.poll("b", since)
+    deletion = deleting(world)
+    world.run(deletion.delete(room, "operator"))
+    left = 0
+    moments = 0
+    while removal.removal_of(world.log, room) is not None:
+        world.clock.advance(0.01)
+        found = world.synced("b", since)
+        left += room in found.get("rooms", {}).get("leave", {})
+        assert room not in found.get("rooms", {}).get("join", {})
+        since = found["next_batch"]
+        begun = world.synced("b")["rooms"]
+        assert other in begun["join"] and room not in begun["join"]
+        world.say("c", other, f"{moments}")
+        moments += 1
+    assert moments > 20 and left == 1
+    assert waiting.body is not None and room in waiting.body["rooms"]["leave"]
+
+
+def test_a_blocked_room_is_closed_to_invites_knocks_and_joins_through_others() -> None:
+    town = Town()
+    one, two = town.server("one"), town.server("two")
+    two.membership.remote = two.remote
+    room = one.create("alice")
+    one.state("alice", room, "m.room.join_rules", {"join_rule": "knock"})
+    deletion = Deletion(two.rooms, town.clock)
+    two.run(deletion.block(room, "spam"))
+
+    def invited() -> None:
+        one.run(one.remote.invite(one.rooms.get(room), "@alice:one", "@bob:two", {"membership": "invite"}))
+
+    def knocked() -> None:
+        two.run(two.membership.knock(two.who("bob"), room, None, ["one"]))
+
+    def joined() -> None:
+        two.run(two.membership.join(two.who("bob"), room, {}, None, via=["one"]))
+
+    for enter in (invited, knocked, joined):
+        with pytest.raises((MatrixError, RequestRefused)) as refused:
+            enter()
+        assert refused.value.status == 403
+    assert one.member("@bob:two", room) is None and not two.memberships.rooms_of("@bob:two")
+    assert [path for origin, _, _, path in town.requests if origin == "two"] == [], "nobody else hears of it"
+    two.run(deletion.unblock(room))
+    knocked()
+    town.settle()
+    assert one.member("@bob:two", room) == "knock"
