@@ -41,10 +41,10 @@ class PresenceMemory:
             self._loop.start(SAVE_EVERY, now=False)
 
     async def stop(self) -> None:
-        """Write down what is left."""
+        """Write down what is left; durable with the log's close, which does not wait for a disk that hangs."""
         if self._loop.running:
             self._loop.stop()
-        await self.save_active()
+        self._save_active()
 
     async def save(self, user_ids: Iterable[str]) -> None:
         """Make durable what is to be kept of these users. Raises LogUnavailable."""
@@ -63,11 +63,13 @@ class PresenceMemory:
     async def save_active(self) -> None:
         """Write down those who were active since the last time."""
         active = list(self._presence.take_active())
-        try:
-            for start in range(0, len(active), ROWS_AT_ONCE):
-                await self.save(active[start : start + ROWS_AT_ONCE])
-        except LogUnavailable as error:
-            self._report.warn("Cannot write down who was active: {error}", error=error)
+        parts = [active[start : start + ROWS_AT_ONCE] for start in range(0, len(active), ROWS_AT_ONCE)]
+        # All are submitted in this turn.
+        for written in [Deferred.fromCoroutine(self.save(part)) for part in parts]:
+            try:
+                await written
+            except LogUnavailable as error:
+                self._report.warn("Cannot write down who was active: {error}", error=error)
 
     def _save_active(self) -> "Deferred[None]":
         return Deferred.fromCoroutine(self.save_active())

@@ -25,6 +25,7 @@ from homeserver.feed import Feed
 from homeserver.rooms.aliases import Aliases
 from homeserver.rooms.create import Create, InitialState, Wish
 from homeserver.rooms.federated import FederatedRooms
+from homeserver.rooms.guests import GuestsLeaving
 from homeserver.rooms.membership import Membership
 from homeserver.rooms.memberships import Memberships
 from homeserver.rooms.overview import Overviews
@@ -357,6 +358,7 @@ class Twin:
         self.router = Router(self.routes, None, Limits({}, town.clock.seconds))  # type: ignore[arg-type]
         self.outbox = Outbox(self)
         self.feed.follow(self.outbox.follow)
+        self.feed.follow(GuestsLeaving(self.rooms, town.clock.callLater).follow)
 
     def start(self, room_id: str, user_id: str, timeout_ms: int = 0) -> None:
         """Somebody types, for the typing list."""
