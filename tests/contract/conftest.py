@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,12 +15,20 @@ from tests.contract.caller import Caller
 from tests.contract.world import World
 
 
+class WithGuests(Folkmoot):
+    """Ours, which lets guests in."""
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration."""
+        return super().settings() | {"allow_guest_access": True}
+
+
 @pytest.fixture(scope="session")
 def contract_server() -> Iterator[Server]:
     """A running server. `FOLKMOOT_CONTRACT_SYNAPSE` names an environment with Synapse, to test the tests."""
     folder = Path(tempfile.mkdtemp(prefix="folkmoot-contract-"))
     synapse = os.environ.get("FOLKMOOT_CONTRACT_SYNAPSE")
-    server: Server = Synapse(folder, Path(synapse)) if synapse else Folkmoot(folder)
+    server: Server = Synapse(folder, Path(synapse)) if synapse else WithGuests(folder)
     try:
         asyncio.run(server.start())
         yield server

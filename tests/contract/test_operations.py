@@ -14,6 +14,7 @@ import pytest
 from tests.contract.caller import Reply
 from tests.contract.cases import CASES, Case, default_params
 from tests.contract.extensions import EXTENSIONS
+from tests.contract.guests import BESIDE, LISTED
 from tests.contract.openapi import Operation, operations, properties, required, spec_folder
 from tests.contract.routes import Declared, declared_routes
 from tests.contract.world import World
@@ -111,17 +112,24 @@ def test_example_is_accepted(world: World, operation: Operation) -> None:
     """The specification's example gets an answer of the described shape."""
     case = case_of(world, operation)
     reply = send(world, operation, case)
-    if reply.status == 401 and isinstance(reply.body, dict) and "flows" in reply.body:
+    if asks_for_authentication(reply):
         validate(operation, reply)
-        if operation.operation_id == "register":
-            auth = {"type": "m.login.dummy", "session": reply.body["session"]}
-            reply = send(world, operation, case, body=case.body | {"auth": auth})
-        else:
-            person = case.person or world.alice
-            path = path_of(operation, case)
-            reply = world.authenticated(person, operation.method, path, case.body or {})
+        reply = authenticated(world, operation, case, case.body or {}, reply)
     assert reply.status in case.status, reply
     validate(operation, reply)
+
+
+def asks_for_authentication(reply: Reply) -> bool:
+    """Whether the call has to be made again, with a proof of who makes it (user-interactive authentication)."""
+    return reply.status == 401 and isinstance(reply.body, dict) and "flows" in reply.body
+
+
+def authenticated(world: World, operation: Operation, case: Case, body: dict[str, Any], asked: Reply) -> Reply:
+    """The answer to a call whose authentication was ``asked`` for, with it."""
+    if operation.operation_id == "register":
+        auth = {"type": "m.login.dummy", "session": asked.body["session"]}
+        return send(world, operation, case, body=body | {"auth": auth})
+    return world.authenticated(case.person or world.alice, operation.method, path_of(operation, case), body)
 
 
 def validate(operation: Operation, reply: Reply) -> None:
@@ -157,6 +165,50 @@ def test_b01_tokens(world: World, operation: Operation) -> None:
             assert (reply.status, reply.errcode) == (401, errcode), headers
 
 
+@pytest.mark.parametrize("operation", [o for o in WITH_BODY if o.needs_token], ids=by_id)
+def test_b01_a_token_is_asked_for_before_the_body_is_read(world: World, operation: Operation) -> None:
+    """Who may not call hears nothing about what was wrong with the call."""
+    for raw in (b"{", b"[]", b'{"auth": 5}'):
+        reply = send(world, operation, case_of(world, operation), token=None, raw=raw)
+        assert (reply.status, reply.errcode) == (401, "M_MISSING_TOKEN")
+
+
+GUARDED = [o for o in BUILT if o.needs_token or o.operation_id in SIGNED_IN_ONLY]
+
+
+@pytest.mark.parametrize("operation", GUARDED, ids=by_id)
+def test_b01_deactivated_users(world: World, operation: Operation) -> None:
+    """The token of an account that is no more opens nothing."""
+    reply = send(world, operation, case_of(world, operation), token=world.gone.token)
+    assert (reply.status, reply.errcode) == (401, "M_UNKNOWN_TOKEN")
+
+
+@pytest.mark.parametrize("operation", GUARDED, ids=by_id)
+def test_b01_guests(world: World, operation: Operation) -> None:
+    """Guests get what the specification lists for them, and what the server opens beside it, and nothing else."""
+    case = case_of(world, operation)
+    if operation.operation_id in ("joinRoom", "joinRoomById"):  # into a room that lets guests in
+        state = {"type": "m.room.guest_access", "state_key": "", "content": {"guest_access": "can_join"}}
+        name = "roomId" if "roomId" in case.params else "roomIdOrAlias"
+        case.params[name] = world.room(initial_state=[state])
+    reply = send(world, operation, case, token=world.guest().token)
+    allowed = (operation.method, shape(operation.path)) in LISTED | BESIDE.keys()
+    if "/admin/lock/" in operation.path:
+        assert reply.errcode == "M_FORBIDDEN"  # as for all who are no administrators
+    else:
+        assert (reply.errcode == "M_GUEST_ACCESS_FORBIDDEN") == (not allowed), reply
+
+
+def test_b01_guests_change_their_display_name_only(world: World) -> None:
+    """In their profiles."""
+    guest = world.guest()
+    path = f"/_matrix/client/v3/profile/{quote(guest.user_id)}"
+    for name, expected in (("displayname", None), ("avatar_url", "M_GUEST_ACCESS_FORBIDDEN")):
+        for method, body in (("PUT", {name: "x"}), ("DELETE", None)):
+            reply = world.caller.call(method, f"{path}/{name}", token=guest.token, body=body)
+            assert reply.errcode == expected, (method, name, reply)
+
+
 @pytest.mark.parametrize("operation", WITH_BODY, ids=by_id)
 @pytest.mark.parametrize("raw", NOT_JSON.values(), ids=NOT_JSON.keys())
 def test_a01_not_json(world: World, operation: Operation, raw: bytes) -> None:
@@ -190,9 +242,10 @@ def test_a03_wrong_type(world: World, operation: Operation, name: str) -> None:
     schema = properties(operation.body or {})[name]
     case = case_of(world, operation)
     for value in wrong_values(schema):
-        reply = send(world, operation, case, body=(case.body or {}) | {name: value})
-        if reply.status == 401 and isinstance(reply.body, dict) and "flows" in reply.body:
-            pytest.skip("authentication is asked for first")
+        body = (case.body or {}) | {name: value}
+        reply = send(world, operation, case, body=body)
+        if asks_for_authentication(reply):
+            reply = authenticated(world, operation, case, body, reply)
         assert reply.status in (400, 403, 404), (value, reply)
         assert reply.errcode
 
@@ -210,8 +263,8 @@ def test_missing_field(world: World, operation: Operation, name: str) -> None:
     case = case_of(world, operation)
     body = {key: value for key, value in (case.body or {}).items() if key != name}
     reply = send(world, operation, case, body=body)
-    if reply.status == 401 and isinstance(reply.body, dict) and "flows" in reply.body:
-        pytest.skip("authentication is asked for first")
+    if asks_for_authentication(reply):
+        reply = authenticated(world, operation, case, body, reply)
     assert reply.status in (400, 403), reply
     assert reply.errcode in COMMON | {"M_FORBIDDEN"}
 

@@ -53,6 +53,18 @@ class World:
         made = reply.body
         return Person(made["user_id"], made["device_id"], made["access_token"], made.get("refresh_token"))
 
+    def guest(self) -> Person:
+        """A new guest."""
+        made = self.caller.call("POST", f"{V3}/register", query={"kind": "guest"}, body={}).body
+        return Person(made["user_id"], made["device_id"], made["access_token"], None)
+
+    @cached_property
+    def gone(self) -> Person:
+        """Somebody whose account is deactivated."""
+        person = self.person()
+        assert self.authenticated(person, "POST", f"{V3}/account/deactivate", {}).status == 200
+        return person
+
     def room(self, *members: Person, **options: object) -> str:
         """A new public room of alice's with these members as well."""
         room_id = self.must(self.alice, "POST", "/createRoom", {"preset": "public_chat"} | options)["room_id"]
