@@ -23,7 +23,10 @@ class RefreshEndpoints:
 
     def routes(self) -> list[Route]:
         """The routes."""
-        return [Route("POST", "/_matrix/client/v3/refresh", self.refresh, Auth.NONE, limit="login.address")]
+        # Where clients look that do not count on v1.3.
+        old = "/_matrix/client/unstable/org.matrix.msc2918/refresh"
+        path = "/_matrix/client/v3/refresh"
+        return [Route("POST", path, self.refresh, Auth.NONE, limit="login.address", aliases=(old,))]
 
     async def refresh(self, call: Call) -> dict[str, Any]:
         """New tokens for a refresh token."""

@@ -28,7 +28,9 @@ class RoomEventByTimestamp:
     def routes(self) -> list[Route]:
         """The operations of this module."""
         path = "/_matrix/client/v1/rooms/{roomId}/timestamp_to_event"
-        return [Route("GET", path, self.get_event_by_timestamp)]
+        # Where clients look that do not count on v1.6.
+        old = "/_matrix/client/unstable/org.matrix.msc3030/rooms/{roomId}/timestamp_to_event"
+        return [Route("GET", path, self.get_event_by_timestamp, aliases=(old,))]
 
     async def get_event_by_timestamp(self, call: Call) -> dict[str, Any]:
         """The visible event nearest to ``ts`` milliseconds, at or after it (``dir=f``) or at or before it (``b``)."""

@@ -1,22 +1,24 @@
-"""`/versions` (Client-Server API, "API Versions")."""
+"""`/versions` (Client-Server API, "API Versions"): what clients may count on, and nothing that is not built."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from homeserver.web.call import Call
 from homeserver.web.router import Auth, Route
 
-NEWEST_MINOR = 19
+VERSIONS = ("v1.1",)
+"""A version promises all that it and those before it brought: the next one goes in when that is built. The first is what
+clients ask for before they talk at all. See docs/decisions/0201-versions.md."""
 
-VERSIONS = tuple(f"v1.{minor}" for minor in range(1, NEWEST_MINOR + 1))
-"""What is not built of them answers `M_UNRECOGNIZED`; what is built behaves as the newest says."""
+FEATURES = (
+    "org.matrix.msc2285.stable",  # private read receipts (v1.4)
+    "org.matrix.msc3952_intentional_mentions",  # mentions in `m.mentions`, with their push rules (v1.7)
+    "uk.tcpip.msc4133.stable",  # profiles with any field (v1.16)
+)
+"""Parts of later versions that are built and that clients ask for by the names they had before."""
 
 
 class VersionsEndpoints:
-    """Routes of `versions.yaml`. ``unstable_features`` is put together by whoever wires the features that are built."""
-
-    def __init__(self, unstable_features: Mapping[str, bool] | None = None) -> None:
-        self._body = {"versions": list(VERSIONS), "unstable_features": dict(unstable_features or {})}
+    """Routes of `versions.yaml`."""
 
     def routes(self) -> list[Route]:
         """The routes. The answer is the same for everybody, so a token is not even looked at."""
@@ -24,4 +26,4 @@ class VersionsEndpoints:
 
     def versions(self, call: Call) -> dict[str, Any]:
         """The specification's versions that this server speaks."""
-        return self._body
+        return {"versions": list(VERSIONS), "unstable_features": dict.fromkeys(FEATURES, True)}

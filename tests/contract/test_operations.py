@@ -278,6 +278,44 @@ def test_unbuilt_says_so(world: World, operation: Operation) -> None:
     assert reply.errcode == "M_UNRECOGNIZED"
 
 
+OFFERED_ONLY = {"redirectToSSO", "redirectToIdP"}
+"""Operations for those to whom the server has offered them: /login names no SSO."""
+
+
+def brought_by(operation: Operation) -> tuple[int, ...]:
+    """The version of the specification that an operation came with."""
+    return tuple(int(part) for part in str(operation.description.get("x-addedInMatrixVersion", "1.0")).split("."))
+
+
+def test_versions_promise_what_is_built(world: World) -> None:
+    """What came with a claimed version is there; and something is missing from the next one, or it should be claimed."""
+    body = world.caller.call("GET", "/_matrix/client/versions").body
+    newest = max(tuple(int(part) for part in version[1:].split(".")) for version in body["versions"])
+    missing = {o.operation_id: brought_by(o) for o in UNBUILT if o.operation_id not in OFFERED_ONLY}
+    assert [name for name, version in missing.items() if (1, 0) < version <= newest] == []
+    assert (newest[0], newest[1] + 1) in missing.values()
+
+
+def test_parts_of_later_versions_are_there_under_their_old_names(world: World) -> None:
+    """A client that finds them among `unstable_features`, or not at all, looks for them where they were before."""
+    features = world.caller.call("GET", "/_matrix/client/versions").body["unstable_features"]
+    assert features == dict.fromkeys(
+        ("org.matrix.msc2285.stable", "org.matrix.msc3952_intentional_mentions", "uk.tcpip.msc4133.stable"), True
+    )
+    unstable, token = "/_matrix/client/unstable", world.alice.token
+    room, event_id = quote(world.room_id), world.event_id
+    world.must(world.alice, "POST", f"/rooms/{room}/receipt/m.read.private/{quote(event_id)}", {})
+    rules = world.must(world.alice, "GET", "/pushrules/")["global"]["override"]
+    assert ".m.rule.is_user_mention" in [rule["rule_id"] for rule in rules]
+    world.must(world.alice, "PUT", f"/profile/{quote(world.alice.user_id)}/org.example.field", {"org.example.field": [1]})
+    path = f"{unstable}/org.matrix.msc3030/rooms/{room}/timestamp_to_event"
+    assert world.caller.call("GET", path, token=token, query={"ts": "0"}).status == 200
+    refreshed = world.caller.call(
+        "POST", f"{unstable}/org.matrix.msc2918/refresh", body={"refresh_token": world.person().refresh_token}
+    )
+    assert refreshed.status == 200 and "access_token" in refreshed.body
+
+
 def test_declared_is_wired(world: World) -> None:
     """What an endpoint class declares is answered by the running server."""
     missing = []
