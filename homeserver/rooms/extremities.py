@@ -24,20 +24,25 @@ class Extremities:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
 
-    async def make_way(self, room_id: str) -> None:
-        """Tie up the heads of a room if one event can name no more of them: between two events that come in."""
-        await self._tie_up(room_id, MAX_PREV_EVENTS - 1)
+    async def make_way(self, room_id: str) -> bool:
+        """Tie up the heads of a room if one event can name no more of them: between two events that come in.
+
+        False where nobody of this server can: asking again soon would be in vain.
+        """
+        return not self._has_more_than(MAX_PREV_EVENTS - 1, room_id) or await self._tie_up(room_id)
 
     async def tidy(self, room_id: str) -> None:
         """Tie up the heads of a room if there are too many and somebody of this server may send."""
-        while await self._tie_up(room_id, MAX_HEADS):
+        while self._has_more_than(MAX_HEADS, room_id) and await self._tie_up(room_id):
             pass
 
-    async def _tie_up(self, room_id: str, most: int) -> bool:
-        """One event that ties up as many heads as it can name, if there are more than ``most``; whether it was made."""
+    def _has_more_than(self, most: int, room_id: str) -> bool:
         room = self._rooms.find(room_id)
-        if room is None or len(room.meta.extremities) <= most:
-            return False
+        return room is not None and len(room.meta.extremities) > most
+
+    async def _tie_up(self, room_id: str) -> bool:
+        """Send one event that names as many heads as it can; whether anybody could."""
+        room = self._rooms.get(room_id)
         for count, user_id in enumerate(room.local_joined()):
             if count >= MAX_TRIES:
                 return False

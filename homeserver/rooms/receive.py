@@ -97,6 +97,7 @@ class Receive:
     async def _all(self, origin: str, room_id: str, pdus: Sequence[Any]) -> dict[str, str | None]:
         results: dict[str, str | None] = {}
         durable: list[Deferred[int]] = []
+        way = True
         for pdu in pdus:
             room = self._rooms.get(room_id)
             ids = self._ids(room, [pdu])
@@ -104,7 +105,7 @@ class Receive:
                 event = await self._checking.event(pdu, room.version, room_id)
                 placed = await self._placed(origin, room_id, event, pdu)
                 durable.append(placed.durable)
-                await self._extremities.make_way(room_id)
+                way = way and await self._extremities.make_way(room_id)
                 # A rejected event is dealt with and kept as rejected: to its sender nothing went wrong.
                 results[event.event_id] = None
                 if placed.verdict is Verdict.REJECTED:

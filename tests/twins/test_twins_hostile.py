@@ -376,6 +376,19 @@ def test_c11_hundreds_of_forks_cost_a_bounded_resolution(
     assert a.heads(room) == {said}
 
 
+def test_where_nobody_may_tie_heads_up_it_is_tried_once_for_a_transaction(
+    town: Town, a: Twin, evil: Hostile, room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a.state("alice", room, "m.room.power_levels", {"users": {"@mallory:evil": 100}, "events_default": 50})
+    town.settle()
+    tries: list[str] = []
+    real = Room.local_joined
+    monkeypatch.setattr(Room, "local_joined", lambda of: tries.append("") or real(of))
+    forks = [evil.event(room, content={"body": f"{number}"}) for number in range(50)]
+    assert len(evil.transaction(a, *forks)["pdus"]) == len(a.heads(room)) == 50
+    assert len(tries) == 2, "in the middle, and at the end"
+
+
 def test_the_oldest_heads_are_named_first(a: Twin, evil: Hostile, room: str) -> None:
     """An honest branch is taken up however many others claim to be deeper."""
     stem = list(evil.heads(room))
