@@ -355,6 +355,7 @@ def _explain_room(options: argparse.Namespace) -> int:
     from homeserver.admin import room_explanation, room_text
     from storage.log.env import reading
     from storage.log.errors import LogRefused
+    from storage.log.state_map import MissingNode
 
     if not is_valid_room_id(options.room):
         raise CommandFailed(f"{options.room} is not a room id")
@@ -365,6 +366,8 @@ def _explain_room(options: argparse.Namespace) -> int:
             facts = room_explanation.explain(view, options.room, options.user, options.event)
     except LogRefused as problem:
         raise CommandFailed(str(problem)) from problem
+    except (MissingNode, ValueError) as problem:
+        raise CommandFailed(f"What the log has of {options.room} is damaged ({problem}): see folkmoot check-log") from problem
     tell(options, room_text.text(facts), **facts)
     return 0 if facts["room"] is not None else 1
 
