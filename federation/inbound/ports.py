@@ -8,7 +8,10 @@ class ReceivesPdus(Protocol):
     """Takes events in."""
 
     async def pdus(self, origin: str, room_id: str, pdus: Sequence[Any]) -> dict[str, str | None]:
-        """Events of one room in their order: for each its id and what was wrong, None if nothing. Durable on return."""
+        """Events of one room in their order: for each its id and what was wrong, None if nothing.
+
+        Submitted on return; durable when what is submitted later is.
+        """
 
 
 class ReceivesEdus(Protocol):
@@ -25,7 +28,7 @@ class Transactions(Protocol):
         """The answer to a transaction that was processed, as JSON bytes."""
 
     async def remember(self, origin: str, txn_id: str, answer: bytes) -> None:
-        """Keep an answer; durable on return."""
+        """Keep an answer; durable on return, and with it all that was submitted before."""
 
 
 class ReadsRooms(Protocol):

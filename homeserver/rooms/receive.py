@@ -14,7 +14,6 @@ for each other.
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -63,7 +62,8 @@ class Receive:
     async def pdus(self, origin: str, room_id: str, pdus: Sequence[Any]) -> dict[str, str | None]:
         """Events of one room, in the order in which they were sent: for each its id and what was wrong, None if nothing.
 
-        Durable when it returns. Events of unknown rooms have no ids and are left out.
+        They are submitted when it returns, and so durable before whatever is submitted later. Events of unknown rooms have
+        no ids and are left out.
         """
         room = self._rooms.find(room_id)
         if room is None or not room.meta.last_seq or not self._servers.is_in(self._rooms.server_name, room):
@@ -96,28 +96,25 @@ class Receive:
 
     async def _all(self, origin: str, room_id: str, pdus: Sequence[Any]) -> dict[str, str | None]:
         results: dict[str, str | None] = {}
-        durable: list[Deferred[int]] = []
         way = True
         for pdu in pdus:
             room = self._rooms.get(room_id)
-            ids = self._ids(room, [pdu])
             try:
                 event = await self._checking.event(pdu, room.version, room_id)
                 placed = await self._placed(origin, room_id, event, pdu)
-                durable.append(placed.durable)
+                placed.durable.addErrback(_ignore)
                 way = way and await self._extremities.make_way(room_id)
                 # A rejected event is dealt with and kept as rejected: to its sender nothing went wrong.
                 results[event.event_id] = None
                 if placed.verdict is Verdict.REJECTED:
-                    _report.info("{event} in {room} is rejected: {why}", event=ids, room=room_id, why=placed.why)
+                    _report.info("{event} in {room} is rejected: {why}", event=event.event_id, room=room_id, why=placed.why)
             except MatrixError as error:
-                for event_id in ids:
+                for event_id in self._ids(room, [pdu]):
                     results[event_id] = error.error
             except Exception:
                 _report.failure("an event of {origin} in {room} could not be taken in", origin=origin, room=room_id)
-                for event_id in ids:
+                for event_id in self._ids(room, [pdu]):
                     results[event_id] = "Internal server error"
-        await gatherResults(durable)
         await self._extremities.tidy(room_id)
         return results
 
@@ -138,3 +135,7 @@ class Receive:
             states = await self._gaps.fill(origin, room_id, event)
         event = await self._policies.received(room_id, event)
         return self._place.place(self._rooms.get(room_id), event, states, relayed=relayed)
+
+
+def _ignore(failure: object) -> None:
+    """The log has failed: it says so itself, and the server stops."""
