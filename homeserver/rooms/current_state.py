@@ -89,8 +89,14 @@ class CurrentState:
     def _moved(self, batch: Batch, room_id: str, announced: bool) -> Callable[[Move], int]:
         if announced:
             return lambda move: batch.entry(Kind.MEMBERSHIP, room_id=room_id, user_id=move.user_id)
-        position = batch.entry(Kind.ROOM, room_id=room_id, note=MembersMoved())
-        return lambda move: position
+        note = MembersMoved()
+        position = batch.entry(Kind.ROOM, room_id=room_id, note=note)
+
+        def moved(move: Move) -> int:
+            note.users.append(move.user_id)
+            return position
+
+        return moved
 
     def _change(
         self,

@@ -91,7 +91,7 @@ class Memberships:
             elif entry.kind == Kind.MEMBERSHIP:
                 changed.add((entry.user_id, entry.room_id))
             elif isinstance(entry.note, MembersMoved):
-                self.forget_room(entry.room_id)
+                changed.update((user_id, entry.room_id) for user_id in entry.note.users)
         if changed:
             with self._log.snapshot() as snapshot:
                 for user_id, room_id in changed:

@@ -5,12 +5,15 @@ has it in hand at that moment, so that it travels along as the ``note`` of the l
 stored, absent for entries that are read from the log after a restart.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
+@dataclass(slots=True)
 class MembersMoved:
-    """With a ROOM entry: members of the room have changed of whom no entry tells one by one."""
+    """With a ROOM entry: the users whose membership of the room has changed, of whom no entry tells one by one."""
+
+    users: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)

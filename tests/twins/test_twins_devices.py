@@ -7,7 +7,7 @@ import pytest
 
 from storage.log.catalog import ACCOUNT_DATA, ACCOUNT_DATA_POSITIONS, INBOX, PRESENCE, TRANSACTIONS
 from storage.log.keys import after_prefix, part
-from tests.fakes.homeservers import PASSWORD, Homes, Person, Site
+from tests.fakes.homeservers import PASSWORD, Homes, Person, Site, settle
 from tests.fakes.internet import Internet
 
 
@@ -130,3 +130,18 @@ def left_by(site: Site, user_id: str) -> dict[str, int]:
         for kept in (ACCOUNT_DATA, ACCOUNT_DATA_POSITIONS, INBOX, PRESENCE, TRANSACTIONS):
             left[kept.name] = len(list(snapshot.range(kept, prefix, after_prefix(prefix))))
     return left
+
+
+def test_who_was_asked_about_before_a_join_is_known_as_a_member_after_it(homes: Homes) -> None:
+    internet = Internet(1)
+    a, b = (homes.site(internet, name) for name in ("a.example", "b.example"))
+    alice, bob = homes.person(a, "alice"), homes.person(b, "bob")
+    room = bob.ask("POST", "/createRoom", {"preset": "public_chat"})["room_id"]
+    assert not a.services.memberships.share_room(bob.user_id, alice.user_id)
+    alice.ask("POST", f"/join/{quote(room)}?server_name=b.example", {})
+    settle(internet, [a, b])
+    assert a.services.memberships.share_room(bob.user_id, alice.user_id)
+    token = alice.ask("GET", "/sync")["next_batch"]
+    bob.ask("PUT", f"/devices/{bob.ask('GET', '/account/whoami')['device_id']}", {"display_name": "Phone"})
+    settle(internet, [a, b])
+    assert alice.ask("GET", f"/sync?since={token}")["device_lists"]["changed"] == [bob.user_id]
