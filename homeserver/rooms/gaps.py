@@ -178,7 +178,10 @@ class Gaps:
         return after
 
     async def state_before(self, origin: str, room_id: str, event_id: str) -> bytes:
-        """Root of the state before an event, as a peer tells it."""
+        """Root of the state before an event, as a peer tells it.
+
+        MatrixError when it cannot be had whole for the moment: with one event less it would be another state.
+        """
         told = await self._peers.state_ids(origin, room_id, event_id)
         ids = [id_ for id_ in (*told.auth_chain[:MAX_CHAIN], *told.state[:MAX_STATE]) if isinstance(id_, str)]
         unknown = list(dict.fromkeys(id_ for id_ in ids if self._rooms.event(id_) is None))
@@ -188,8 +191,10 @@ class Gaps:
             for id_ in unknown:
                 try:
                     pdus.append(await self._peers.event(origin, id_))
-                except MatrixError:
-                    continue
+                except MatrixError as problem:
+                    if problem.status >= 500 or problem.status == 429:
+                        raise
+                    continue  # not even who tells the state has it
             found = await self._checking.events(pdus, room.version, room_id)
             await self._outliers.keep(self._rooms.get(room_id), found)
         else:

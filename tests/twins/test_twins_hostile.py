@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
+from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.wire.errors import RequestRefused
 from homeserver.rooms.extremities import DUMMY, MAX_HEADS
@@ -497,6 +498,37 @@ def test_d09_a_told_state_with_a_refused_event_takes_nothing_from_what_stands_on
     assert a.knows(coup.event_id) == "rejected"
     now = a.state_of(room)
     assert now[("test", "hidden")] == hidden.event_id and now[("m.room.power_levels", "")] == granted
+
+
+def test_d09_a_state_of_which_an_event_cannot_be_had_for_the_moment_is_not_taken(
+    town: Town, a: Twin, evil: Hostile, room: str
+) -> None:
+    a.state("alice", room, "m.room.power_levels", {"users": {"@alice:a": 100, "@mallory:evil": 50}})
+    town.settle()
+    hidden = evil.event(room, content={"body": "hidden"})
+    middle = evil.event(room, content={"body": "middle"}, prev_event_ids=[hidden.event_id])
+    last = evil.event(room, content={"body": "last"}, prev_event_ids=[middle.event_id])
+    decorated = evil.event(room, type="test", state_key="", content={})
+    state = [*evil.state_of(room).values(), decorated.event_id]
+    troubles = [MatrixError(502, "M_UNKNOWN", "no answer")]
+
+    async def missing_events(*_: Any) -> list[Any]:
+        return [middle.pdu]
+
+    async def state_ids(*_: Any) -> PeerState:
+        return PeerState(state, [])
+
+    async def event(_server: str, event_id: str) -> Any:
+        if event_id == decorated.event_id and troubles:
+            raise troubles.pop()
+        return {hidden.event_id: hidden.pdu, decorated.event_id: decorated.pdu}[event_id]
+
+    peers = a.federated.gaps._peers
+    peers.missing_events, peers.state_ids, peers.event = missing_events, state_ids, event  # type: ignore[method-assign]
+    assert "error" in evil.transaction(a, last)["pdus"][last.event_id]
+    assert a.knows(middle.event_id) == "unknown"
+    assert evil.transaction(a, last, txn="2")["pdus"][last.event_id] == {}
+    assert a.state_of(room)[("test", "")] == decorated.event_id
 
 
 def test_d09_whoever_sends_an_event_has_what_is_before_it(a: Twin, evil: Hostile, room: str) -> None:
