@@ -32,6 +32,7 @@ class Killer:
     def __init__(self, server: FederatingFolkmoot) -> None:
         self._server = server
         self._moments = list(MOMENTS)
+        self._due: asyncio.TimerHandle | None = None
         self.killed = asyncio.Event()
         self.kills = 0
 
@@ -40,9 +41,15 @@ class Killer:
         if self._moments and self._moments[0][0] in path and self._moments[0][1] == number:
             _, _, seconds = self._moments.pop(0)
             if seconds:
-                asyncio.get_running_loop().call_later(seconds, self._kill)
+                self._due = asyncio.get_running_loop().call_later(seconds, self._kill)
             else:
                 self._kill()
+
+    def stop(self) -> None:
+        """No more kills: the join may have been complete before the last one was due."""
+        self._moments.clear()
+        if self._due is not None:
+            self._due.cancel()
 
     def _kill(self) -> None:
         self.kills += 1
@@ -86,6 +93,7 @@ async def scene(directory: Path) -> None:
             count: int | None = None
             while count is None:
                 count = await until_killed(killer.killed, go_on())
+            killer.stop()
             assert count == MEMBERS + 1 and killer.kills >= 4
             heard = room.event(room.user(1), "m.room.message", {"msgtype": "m.text", "body": "hello"}, after=[said[-1]])
             results = await neighbours.send(server, room.servers[1], [heard])

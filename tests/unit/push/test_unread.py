@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+from twisted.internet.task import Clock
 
 from federation.rules.errors import MatrixError
 from homeserver.client.notifications import Notifications
@@ -32,8 +33,8 @@ class World:
     """A room in a log in memory; every write is durable at once."""
 
     def __init__(self) -> None:
-        self.clock = ImmediateClock()
-        self.log = open_memory_log(MemoryStore(self.clock), self.clock)  # type: ignore[arg-type]
+        self.clock = Clock()
+        self.log = open_memory_log(MemoryStore(self.clock), self.clock)
         self.meta = RoomMeta(room_id=ROOM, nid=1, version="12", joined=3)
         self.seq = 0
         self.unread = self.counter()
@@ -47,7 +48,8 @@ class World:
         batch = self.log.begin()
         fill(batch)
         self.log.append(batch)
-        self.clock.run()
+        while any(call.getTime() <= self.clock.seconds() for call in self.clock.getDelayedCalls()):
+            self.clock.advance(0)
 
     def member(self, membership: str, event_id: str) -> None:
         record = MembershipRecord(ROOM, membership, self.seq, event_id, ME)
@@ -86,21 +88,6 @@ class World:
     def count(self, counter: Unread | None = None, upto: int | None = None) -> UnreadCounts:
         with self.log.snapshot() as snapshot:
             return (counter or self.unread).counts(snapshot, ME, ROOM, self.seq if upto is None else upto)
-
-
-class ImmediateClock:
-    """Runs what is due when told."""
-
-    def __init__(self) -> None:
-        self.calls: list[Any] = []
-
-    def callLater(self, delay: float, call: Any, *args: Any) -> None:
-        self.calls.append((call, args))
-
-    def run(self) -> None:
-        while self.calls:
-            call, args = self.calls.pop(0)
-            call(*args)
 
 
 MENTION = {"m.mentions": {"user_ids": [ME]}}
