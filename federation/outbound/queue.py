@@ -87,6 +87,7 @@ class Outbound:
         self._timers: dict[str, IDelayedCall] = {}
         self._paced_until = 0
         self._started = False
+        self._replaying = False
         self._stopped = False
         self._expiry = Expiry(log, clock, self._now_ms)
         self._edus = EduRoutes(self, log, hosts, server_name, clock, typing, presence)
@@ -169,12 +170,17 @@ class Outbound:
         due = Due(entry.position, entry.ref)
         for server in to:
             lane = self.lane(server)
-            if lane is None:
+            if lane is None or (self._replaying and self._is_from_before(entry, server)):
                 continue
             lane.put_event(due)
             if entry.room_id not in lane.rooms:
                 self._share(lane, entry.room_id, entry.position)
             self.look_at(lane)
+
+    def _is_from_before(self, entry: Entry, server: str) -> bool:
+        """Whether an event that is replayed is older than the server's part in the room."""
+        since = rows.room_since(self._stream, server, entry.room_id)
+        return since is not None and entry.position < since
 
     def _relayed(self, entry: Entry) -> bool:
         """Whether an event of another server is ours to send on: it came in through send_join and the like."""
@@ -207,7 +213,7 @@ class Outbound:
         """Remember that a room is shared with a server: from there it is caught up."""
         lane.rooms.add(room_id)
         server = lane.destination.server
-        if not rows.has_room(self._stream, server, room_id):
+        if rows.room_since(self._stream, server, room_id) is None:
             batch = self._stream.begin()
             rows.put_room(batch, server, room_id, position)
             self._submit(batch)
@@ -220,6 +226,7 @@ class Outbound:
 
     def _replay(self, cursor: int) -> None:
         """Route what was released after the last checkpoint; peers know what reaches them twice."""
+        self._replaying = True
         upto = self._stream.position
         while True:
             with self._stream.snapshot() as snapshot:
@@ -229,6 +236,7 @@ class Outbound:
             if len(chunk) < REPLAY_CHUNK:
                 break
             cursor = chunk[-1].position
+        self._replaying = False
         self._routed = upto
 
     # -- lanes -------------------------------------------------------------------------------------------------------

@@ -27,9 +27,10 @@ def all_destinations(snapshot: Snapshot) -> Iterator[bytes]:
         yield row
 
 
-def has_room(view: View, server: str, room_id: str) -> bool:
-    """Whether a room is known to be shared with a server."""
-    return view.get(DESTINATION_ROOMS, part(server) + part(room_id)) is not None
+def room_since(view: View, server: str, room_id: str) -> int | None:
+    """Since which position a room is known to be shared with a server, None if it is not."""
+    value = view.get(DESTINATION_ROOMS, part(server) + part(room_id))
+    return None if value is None else int.from_bytes(value[:8], "big")
 
 
 def put_room(batch: Batch, server: str, room_id: str, position: int) -> None:

@@ -265,6 +265,20 @@ def test_hello_at_the_start_to_those_that_were_well(world: Sending) -> None:
     assert sorted(server for server, body in again.peers.taken if not body["pdus"]) == ["dead", "one", "two"]
 
 
+def test_what_is_replayed_after_a_kill_is_not_sent_to_who_came_later(world: Sending) -> None:
+    room = world.shared("one")
+    world.say("a", room, "before")
+    world.settle(1)
+    world.comes("@r:two", room)
+    world.say("a", room, "after")
+    world.settle(1)
+    assert world.peers.texts("two") == ["after"]
+    again = world.again(graceful=False)
+    again.settle(1)
+    assert "before" in again.peers.texts("one")[2:], "what was sent after the last checkpoint is sent once more"
+    assert set(again.peers.texts("two")) == {"after"}
+
+
 def test_to_device_messages_wait_in_the_log_and_go_once(world: Sending) -> None:
     world.peers.dead.add("one")
     ids = iter(["id1", "id2"])
