@@ -30,6 +30,7 @@ from federation.wire.own_keys import OwnKeys
 from federation.wire.pins import StoredPins
 from federation.wire.request_auth import RequestAuth
 from federation.wire.resolver import Resolver
+from federation.wire.steady_time import steady_ms
 from federation.wire.well_known_fetch import WellKnownFetch
 from homeserver.accounts.profiles import Profiles
 from homeserver.ephemeral.presence import Presence
@@ -109,6 +110,7 @@ class Federation:
         """``network`` is the way out, the system's by default; ``chance`` spreads what would else happen at once."""
         self._config, self._log, self._database, self._now_ms = config, log, database, now_ms
         self._reactor, self._chance = reactor, chance
+        self._steady_ms = steady_ms(reactor, now_ms)
         self._network = network or system_network(config, reactor)
         name = config.server_name
         self._domains = Domains(config.federation_domain_whitelist, config.federation_domain_denylist)
@@ -137,7 +139,9 @@ class Federation:
         self.remote = membership.remote
         self.reads = RemoteReads(self.calls)
         self.hosts = Hosts(name, memberships, told=federated.partial.servers_of)
-        self.peer_keys = PeerKeys(name, log, memberships, self.hosts, self.calls, reactor, now_ms, chance.random)
+        self.peer_keys = PeerKeys(
+            name, log, memberships, self.hosts, self.calls, reactor, self._steady_ms, chance.random
+        )
         self.remote_keys = self.peer_keys.remote_keys
         self.remote_inboxes = RemoteQueues(lambda: secrets.token_urlsafe(16), self._domains.permit)
         self._request_auth = RequestAuth(name, self.keys, self._domains, self._life)
@@ -155,11 +159,12 @@ class Federation:
             StoredPins(self._database, now_ms),
             lambda server: policy.domains.get(server, policy.default),
             now_ms,
+            self._steady_ms,
             chance.random,
         )
         times = config.federation
         self.back_offs = InMemoryDestinations(
-            now_ms,
+            self._steady_ms,
             chance.random,
             times.destination_min_retry_interval,
             times.destination_retry_multiplier,
@@ -184,7 +189,7 @@ class Federation:
             for one in config.trusted_key_servers
             if one.server_name != config.server_name
         ]
-        self.keys = KeyRing(self.own_keys, self.client, self._database, notaries, now_ms)
+        self.keys = KeyRing(self.own_keys, self.client, self._database, notaries, now_ms, self._steady_ms)
         resolver.keys = self.keys
 
     async def _user_exists(self, user_id: str) -> bool:

@@ -26,6 +26,7 @@ from federation.outbound.expiry import Expiry
 from federation.outbound.lane import DeviceChange, Lane
 from federation.outbound.ports import DeviceUpdates, Hosts, PresenceOf, TransactionSender, TypingUsers
 from federation.rules.ids import server_name_of
+from federation.wire.steady_time import steady_ms
 from storage.log import destinations as rows
 from storage.log import events as event_log
 from storage.log.append import Entry, Kind, Log
@@ -72,9 +73,7 @@ class Outbound:
         self._stream = log
         self._hosts = hosts
         self._clock = clock
-        # The wall clock of the start, going on with the timers: waits stay as long as they are when somebody sets it.
-        ahead = now_ms() - int(clock.seconds() * 1000)
-        self._now_ms = lambda: int(clock.seconds() * 1000) + ahead
+        self._now_ms = steady_ms(clock, now_ms)
         self._may_send = may_send
         self._lanes: dict[str, Lane] = {}
         self._dispatch = Dispatch(server_name, log, sender, devices, now_ms, self._now_ms, dice)

@@ -28,6 +28,10 @@ class SignatureError(MatrixError):
         super().__init__(401, "M_UNAUTHORIZED", error)
 
 
+class KeyUnavailable(SignatureError):
+    """A signature that cannot be checked for the moment: its server does not answer, and nobody else has the key."""
+
+
 class SigningKey:
     """A server's private key with the name that other servers know it by.
 

@@ -33,7 +33,7 @@ class InMemoryDestinations:
         multiplier: float,
         max_interval: int,
     ) -> None:
-        """``random`` gives numbers in [0, 1)."""
+        """``now_ms`` is a steady clock (`federation.wire.steady_time`), ``random`` gives numbers in [0, 1)."""
         self._now_ms = now_ms
         self._random = random
         self._min = min_interval

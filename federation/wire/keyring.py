@@ -18,10 +18,17 @@ from federation.rules.checks import check_signatures, required_signatures
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import is_valid_key_id
-from federation.rules.signing import POLICY_KEY_ID, SignatureError, verify_signatures, verify_signed_json
+from federation.rules.signing import (
+    POLICY_KEY_ID,
+    KeyUnavailable,
+    SignatureError,
+    verify_signatures,
+    verify_signed_json,
+)
 from federation.wire.client import FederationClient
 from federation.wire.errors import PeerUnreachable, RequestRefused
 from federation.wire.key_answers import MAX_ANSWER_BYTES, KeyAnswer, KeyAnswerError, ServerKey, check
+from federation.wire.key_waits import KeyWaits
 from federation.wire.own_keys import OwnKeys
 from storage.tables import server_keys
 from storage.tables.database import Database
@@ -29,10 +36,6 @@ from storage.tables.errors import DatabaseUnavailable
 from storage.tables.server_keys import AnswerRow, KeyRow
 
 MAX_CACHED_SERVERS = 20_000
-MIN_RETRY_MS = 10_000
-MAX_RETRY_MS = 60 * 60_000
-FREE_FETCHES = 5
-"""Times that a server which is there is asked with nothing new in its answer before there are waits."""
 CONCURRENT_FETCHES = 20
 NOTARY_BATCH = 100
 NOTARIES_FIRST_FROM = 5
@@ -58,12 +61,6 @@ class Notary(NamedTuple):
     verify_keys: Mapping[str, VerifyKey]
 
 
-class _Failure(NamedTuple):
-    retry_at: int
-    interval: int
-    free: int
-
-
 class KeyRing:
     """Everybody's public keys."""
 
@@ -74,14 +71,16 @@ class KeyRing:
         database: Database,
         notaries: Sequence[Notary],
         now_ms: Callable[[], int],
+        steady_ms: Callable[[], int],
     ) -> None:
+        """Keys are valid by the wall clock, ``now_ms``; waits go by ``steady_ms``."""
         self.own = own
         self._client = client
         self._database = database
         self._notaries = notaries
         self.now_ms = now_ms
         self._known: OrderedDict[str, dict[str, ServerKey]] = OrderedDict()
-        self._failures: OrderedDict[str, _Failure] = OrderedDict()
+        self._waits = KeyWaits(steady_ms)
         self._under_way: dict[str, list[Deferred[None]]] = {}
         self._slots = DeferredSemaphore(CONCURRENT_FETCHES)
 
@@ -170,8 +169,12 @@ class KeyRing:
         try:
             check_signatures(event, {name: self._valid(name, ids, at) for name, ids in need.items()}, need)
         except SignatureError as problem:
-            return problem
+            away = [name for name, ids in need.items() if self._is_away(name) and not self._valid(name, ids, at)]
+            return KeyUnavailable(f"{away[0]} does not answer, and its key is not known") if away else problem
         return None
+
+    def _is_away(self, server_name: str) -> bool:
+        return server_name != self.own.server_name and self._waits.is_away(server_name)
 
     async def published(
         self, server_name: str, address: str, key_ids: tuple[str, ...]
@@ -204,11 +207,9 @@ class KeyRing:
 
     def _lacking(self, wanted: Mapping[str, set[str]], valid_at_ts: int) -> dict[str, set[str]]:
         """Servers of which something is missing that asking might bring."""
-        now = self.now_ms()
         lacking = {}
         for name, key_ids in wanted.items():
-            failure = self._failures.get(name)
-            if failure is not None and failure.retry_at > now:
+            if not self._waits.may_ask(name):
                 continue
             missing = key_ids - self._valid(name, key_ids, valid_at_ts).keys()
             if missing:
@@ -255,19 +256,8 @@ class KeyRing:
         heard = await self._ask_directly(server_name)
         if heard is not _Heard.KEYS:
             await self._ask_notaries({server_name: set()}, valid_at_ts)
-        # Asked, and asked again only after a while, also when it answers without anything new: what it lacks it lacks.
-        failure = self._failures.get(server_name)
-        if failure is None or self._known.get(server_name, {}) != before:
-            failure = _Failure(0, MIN_RETRY_MS // 2, FREE_FETCHES)
-        if heard is not _Heard.NOTHING and failure.free:
-            failure = failure._replace(free=failure.free - 1)
-        else:
-            interval = min(failure.interval * 2, MAX_RETRY_MS)
-            failure = _Failure(self.now_ms() + interval, interval, failure.free)
-        self._failures[server_name] = failure
-        self._failures.move_to_end(server_name)
-        if len(self._failures) > MAX_CACHED_SERVERS:
-            self._failures.popitem(last=False)
+        news = self._known.get(server_name, {}) != before
+        self._waits.asked(server_name, silent=heard is _Heard.NOTHING, news=news)
 
     async def _ask_directly(self, server_name: str) -> _Heard:
         try:
@@ -367,12 +357,11 @@ class KeyRing:
         # The specification has notaries keep an answer for half of its lifetime. Keys of the past do not age.
         fresh = bool(rows) and now < (rows[0].fetched_ts + rows[0].valid_until_ts) // 2
         past = minimum_valid_until_ts < now and _hold(rows, key_ids, minimum_valid_until_ts)
-        if not past and (not fresh or rows[0].valid_until_ts < minimum_valid_until_ts):
-            failure = self._failures.get(server_name)
-            if failure is None or failure.retry_at <= now:
-                await self._load([server_name] if server_name not in self._known else [])
-                await self._fetch_once(server_name, minimum_valid_until_ts)
-                rows = await self._stored_answers(server_name)
+        old = not fresh or rows[0].valid_until_ts < minimum_valid_until_ts
+        if old and not past and self._waits.may_ask(server_name):
+            await self._load([server_name] if server_name not in self._known else [])
+            await self._fetch_once(server_name, minimum_valid_until_ts)
+            rows = await self._stored_answers(server_name)
         asked = [row for row in rows if not set(key_ids).isdisjoint(row.key_ids)]
         return [orjson.loads(row.answer_json) for row in asked or rows]
 

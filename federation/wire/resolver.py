@@ -67,15 +67,19 @@ class Resolver:
         pins: Pins,
         policy_of: Callable[[str], Policy],
         now_ms: Callable[[], int],
+        steady_ms: Callable[[], int],
         random: Callable[[], float],
     ) -> None:
-        """``random`` gives numbers in [0, 1). Set ``keys`` before the first use (the key ring needs this object)."""
+        """Records expire by the wall clock, ``now_ms``; what is kept is kept by ``steady_ms``.
+
+        ``random`` gives numbers in [0, 1). Set ``keys`` before the first use (the key ring needs this object)."""
         self.keys: PublishedKeys | None = None
         self._fetch = fetch
         self._dns = dns
         self._pins = pins
         self._policy_of = policy_of
         self._now_ms = now_ms
+        self._steady_ms = steady_ms
         self._random = random
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._srv: OrderedDict[str, tuple[SrvFound, int]] = OrderedDict()
@@ -121,7 +125,7 @@ class Resolver:
 
     async def _look_up_srv(self, name: str) -> SrvFound:
         kept = self._srv.get(name)
-        if kept is not None and kept[1] > self._now_ms():
+        if kept is not None and kept[1] > self._steady_ms():
             return kept[0]
         try:
             records = order_srv(await self._dns.srv(name), self._random)
@@ -130,12 +134,12 @@ class Resolver:
         except DnsFailure as failure:
             # The certificate is checked for the same name whichever way is taken, so going on is safe.
             found, lifetime = SrvFound((), str(failure)), MINUTE_MS
-        _keep(self._srv, name, (found, self._now_ms() + lifetime))
+        _keep(self._srv, name, (found, self._steady_ms() + lifetime))
         return found
 
     async def _well_known(self, host: str) -> WellKnownFound:
         kept = self._kept.get(host)
-        if kept is None or kept.until <= self._now_ms():
+        if kept is None or kept.until <= self._steady_ms():
             kept = await self._once(host)
         verdict = kept.verdict
         note = f"{kept.note}; {verdict.outcome.value}: {verdict.reason}"
@@ -173,7 +177,7 @@ class Resolver:
             lifetime = min(ERROR_LIFETIME_MS << min(failures - 1, 10), MAX_ERROR_LIFETIME_MS)
         if verdict.trouble:
             _log.warn("well-known record of {host}: {reason}", host=host, reason=verdict.reason)
-        kept = _Kept(verdict, fetched.note, self._now_ms() + lifetime, failures)
+        kept = _Kept(verdict, fetched.note, self._steady_ms() + lifetime, failures)
         _keep(self._kept, host, kept)
         return kept
 

@@ -54,7 +54,7 @@ class WellKnownFetch:
             if place is None:
                 return Fetched(None, f"redirected to {url[:200]}, which is not followed")
             target, host_header, path = place
-            seconds = (deadline - self._now_ms()) / 1000
+            seconds = min((deadline - self._now_ms()) / 1000, TOTAL_SECONDS)
             if seconds <= 0:
                 return Fetched(None, "took too long")
             try:

@@ -136,7 +136,7 @@ async def look(
 
     user_agent = f"Folkmoot/{metadata.version('folkmoot')}"
     resolver = Resolver(
-        WellKnownFetch(http, now_ms, user_agent), dns, RememberedPin(pin), policy_of, now_ms, random.random
+        WellKnownFetch(http, now_ms, user_agent), dns, RememberedPin(pin), policy_of, now_ms, now_ms, random.random
     )
     resolver.keys = asked = AskedKeys(resolver, http, now_ms, user_agent)
     parsed = parse_server_name(server_name)

@@ -29,7 +29,7 @@ class PeerKeys:
         now_ms: Callable[[], int],
         dice: Callable[[], float],
     ) -> None:
-        """``dice`` gives random numbers from 0 up to 1."""
+        """``now_ms`` is a steady clock (`federation.wire.steady_time`), ``dice`` gives random numbers from 0 up to 1."""
         self.tracked = Tracked(server_name, log, members, rooms, clock.callLater)
         self.devices = PeerDevices(log, self.tracked)
         self.resync = Resync(self.devices, calls, self.tracked, clock, now_ms, dice)

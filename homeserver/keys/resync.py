@@ -69,7 +69,10 @@ class _Lane:
 
 
 class Resync:
-    """Keeps lists fresh. ``dice`` gives random numbers from 0 up to 1."""
+    """Keeps lists fresh.
+
+    ``now_ms`` is a steady clock (`federation.wire.steady_time`), ``dice`` gives random numbers from 0 up to 1.
+    """
 
     def __init__(
         self,
@@ -98,7 +101,9 @@ class Resync:
             return
         server = server_of(user_id)
         lane = self._lanes.setdefault(server, _Lane())
-        lane.put(user_id, max(row.retry_at, self._now_ms()))
+        # A wait that was written down while the wall clock went ahead is no longer than any other.
+        longest = self._now_ms() + int(LONGEST_DELAY_MS * 1.2)
+        lane.put(user_id, min(max(row.retry_at, self._now_ms()), longest))
         self._poke(server, lane)
 
     def now(self, user_id: str) -> "Deferred[RemoteDevices]":

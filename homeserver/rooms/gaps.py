@@ -6,18 +6,20 @@ room rests for a while.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
+from federation.rules.signing import KeyUnavailable
 from homeserver.rooms.checking import Checking, in_order
 from homeserver.rooms.outliers import Outliers
 from homeserver.rooms.peers import Peers
 from homeserver.rooms.place import MissingPredecessors, Place
 from homeserver.rooms.policy import PolicyServers
-from homeserver.rooms.room import Rooms
+from homeserver.rooms.room import Room, Rooms
 from homeserver.rooms.told import ToldStates
 from storage.log import events as event_log
 
@@ -187,16 +189,17 @@ class Gaps:
         unknown = list(dict.fromkeys(id_ for id_ in ids if self._rooms.event(id_) is None))
         room = self._rooms.get(room_id)
         if len(unknown) <= MAX_SINGLE:
-            pdus = []
+            pdus = {}
             for id_ in unknown:
                 try:
-                    pdus.append(await self._peers.event(origin, id_))
+                    pdus[id_] = await self._peers.event(origin, id_)
                 except MatrixError as problem:
                     if problem.status >= 500 or problem.status == 429:
                         raise
                     continue  # not even who tells the state has it
-            found = await self._checking.events(pdus, room.version, room_id)
+            found = await self._checking.events(list(pdus.values()), room.version, room_id)
             await self._outliers.keep(self._rooms.get(room_id), found)
+            await self._wait_for_keys([pdu for id_, pdu in pdus.items() if id_ not in found], room)
         else:
             whole = await self._peers.state(origin, room_id, event_id)
             await self._told.take(room, whole.state[:MAX_STATE], whole.auth_chain[:MAX_CHAIN])
@@ -205,6 +208,16 @@ class Gaps:
         if not root:
             raise MatrixError(502, "M_UNKNOWN", "No usable state was sent")
         return root
+
+    async def _wait_for_keys(self, refused: Sequence[Any], room: Room) -> None:
+        """MatrixError 503 if one of these events was refused only because its server's key cannot be had for the moment."""
+        for pdu in refused:
+            try:
+                await self._checking.event(pdu, room.version, room.room_id)
+            except KeyUnavailable as problem:
+                raise MatrixError(503, "M_UNKNOWN", problem.error) from None
+            except MatrixError:
+                continue
 
 
 def _ignore(failure: object) -> None:

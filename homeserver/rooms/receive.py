@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.hashes import event_id as id_of_pdu
+from federation.rules.signing import KeyUnavailable
 from homeserver.rooms.checking import Checking
 from homeserver.rooms.extremities import Extremities
 from homeserver.rooms.gaps import Gaps
@@ -111,6 +112,8 @@ class Receive:
             except MatrixError as error:
                 for event_id in self._ids(room, [pdu]):
                     results[event_id] = error.error
+                    if isinstance(error, KeyUnavailable):
+                        self.untaken.keep(origin, room_id, event_id, pdu)
             except Exception:
                 _report.failure("an event of {origin} in {room} could not be taken in", origin=origin, room=room_id)
                 for event_id in self._ids(room, [pdu]):

@@ -1,4 +1,5 @@
-"""Events that could not be placed when they came, because what is before them could not be had: tried again later.
+"""Events that could not be placed when they came, because what is before them could not be had, or the key of who signed
+them: tried again later.
 
 To its sender an event is delivered once its transaction is answered, whatever the answer says of it. Without another try it
 would be missing here until some later event cites it.

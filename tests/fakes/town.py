@@ -17,7 +17,7 @@ from federation.rules.checks import check_signatures
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
 from federation.rules.ids import server_name_of
-from federation.rules.signing import SignatureError, SigningKey, signature_is_valid, verify_signatures
+from federation.rules.signing import KeyUnavailable, SignatureError, SigningKey, signature_is_valid, verify_signatures
 from federation.wire import xmatrix
 from federation.wire.errors import PeerUnreachable, RequestRefused
 from federation.wire.request_auth import SignedRequest
@@ -62,6 +62,8 @@ class Town:
         self.requests: list[tuple[str, str, str, str]] = []
         """(origin, destination, method, path) of every request that was made."""
         self.revoked_keys: set[str] = set()
+        self.keyless: set[str] = set()
+        """Servers whose keys nobody can have for the moment."""
         self.key_questions: list[tuple[str, str]] = []
 
     def key_of(self, name: str) -> SigningKey:
@@ -189,6 +191,8 @@ class TownKeys:
     async def verify_event_signatures(self, event: Event) -> None:
         signatures = event.pdu.get("signatures")
         servers = signatures if isinstance(signatures, dict) else {}
+        if not self._town.keyless.isdisjoint(servers):
+            raise KeyUnavailable("no answer, and no key")
         check_signatures(event, {server: self._of(server) for server in servers})
 
     async def verify_signature_of(self, event: Event, server_name: str) -> None:

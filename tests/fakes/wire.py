@@ -62,6 +62,7 @@ class World:
 
     def __init__(self) -> None:
         self.now = 1_700_000_000_000
+        self.wall_error_ms = 0
         self.http = FakeHttp()
         self.dns = FakeDns()
         self.pins = MemoryPins()
@@ -69,10 +70,11 @@ class World:
         self.key = SigningKey.from_seed(b"h" * 32, "here.example")
         self.destinations = InMemoryDestinations(lambda: self.now, lambda: 0.5, 30_000, 2.0, 86_400_000)
         self.resolver = Resolver(
-            WellKnownFetch(self.http, lambda: self.now, "Folkmoot/test"),
+            WellKnownFetch(self.http, self.wall, "Folkmoot/test"),
             self.dns,
             self.pins,
             lambda name: self.policies.get(name, "prefer"),
+            self.wall,
             lambda: self.now,
             lambda: 0.5,
         )
@@ -86,6 +88,10 @@ class World:
             self.destinations,
             "Folkmoot/test",
         )
+
+    def wall(self) -> int:
+        """The wall clock, which somebody may have set."""
+        return self.now + self.wall_error_ms
 
 
 def key_document(name: str, *keys: SigningKey, until: int, old: Mapping[str, tuple[str, int]] | None = None) -> Any:

@@ -531,6 +531,39 @@ def test_d09_a_state_of_which_an_event_cannot_be_had_for_the_moment_is_not_taken
     assert a.state_of(room)[("test", "")] == decorated.event_id
 
 
+def test_d09_a_state_with_an_event_that_cannot_be_checked_for_the_moment_is_not_taken(
+    town: Town, a: Twin, evil: Hostile, room: str
+) -> None:
+    """Its server may be back in a minute. Left out of the state, what it says would be lost."""
+    c = town.server("c")
+    c.join("carol", room, via=a)
+    town.settle()
+    join = c.draft("carol", room, "m.room.member", {"membership": "join", "displayname": "C"}, c.user("carol"))
+    hidden = evil.event(room, content={"body": "hidden"})
+    middle = evil.event(room, content={"body": "middle"}, prev_event_ids=[hidden.event_id])
+    last = evil.event(room, content={"body": "last"}, prev_event_ids=[middle.event_id])
+    state = [*evil.state_of(room).values(), join.event_id]
+    pdus = {one.event_id: one.pdu for one in (hidden, join)}
+
+    async def missing_events(*_: Any) -> list[Any]:
+        return [middle.pdu]
+
+    async def state_ids(*_: Any) -> PeerState:
+        return PeerState(state, [])
+
+    async def event(_server: str, event_id: str) -> Any:
+        return pdus[event_id]
+
+    peers = a.federated.gaps._peers
+    peers.missing_events, peers.state_ids, peers.event = missing_events, state_ids, event  # type: ignore[method-assign]
+    town.keyless.add("c")
+    assert "error" in evil.transaction(a, last)["pdus"][last.event_id]
+    assert a.knows(middle.event_id) == "unknown"
+    town.keyless.clear()
+    assert evil.transaction(a, last, txn="2")["pdus"][last.event_id] == {}
+    assert a.state_of(room)[("m.room.member", c.user("carol"))] == join.event_id
+
+
 def test_d09_whoever_sends_an_event_has_what_is_before_it(a: Twin, evil: Hostile, room: str) -> None:
     """No state is taken from a peer for the place right before what it pushes: it would choose that state."""
     hidden = evil.event(room, content={"body": "never told"})

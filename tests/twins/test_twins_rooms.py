@@ -334,6 +334,18 @@ def test_what_could_not_be_placed_is_tried_again_until_it_is(monkeypatch: pytest
     agree(room, a, b)
 
 
+def test_what_could_not_be_checked_for_the_moment_is_tried_again() -> None:
+    town, a, b, room = together()
+    town.keyless.add("a")
+    a.say("alice", room, "unsure")
+    town.settle()
+    assert b.bodies(room) == [] and b.federated.receive.untaken.waiting == 1
+    town.keyless.clear()
+    town.clock.advance(61)
+    town.settle()
+    assert b.bodies(room) == ["unsure"] and not b.federated.receive.untaken.waiting
+
+
 def test_an_event_that_was_only_known_takes_its_place_when_it_comes() -> None:
     town, a, b, room = together()
     with unheard(town, a):

@@ -106,6 +106,17 @@ async def test_e05_failures_are_cached_with_growing_back_off() -> None:
     assert 24 <= fetches[-1] <= 30  # hourly in the end
 
 
+@pytest_twisted.ensureDeferred
+async def test_i15_a_wall_clock_that_is_set_changes_no_wait_for_a_record() -> None:
+    world = World()
+    world.wall_error_ms = 11 * 3_600_000
+    await world.resolver.resolve("a.example")
+    world.wall_error_ms = 0
+    world.now += 120_000
+    await world.resolver.resolve("a.example")
+    assert len(world.http.sent) == 2
+
+
 def redirects(world: World, count: int) -> None:
     def serve(sent: HttpRequest) -> HttpAnswer:
         number = int(sent.path[2:]) if sent.path.startswith("/r") else 0

@@ -17,6 +17,7 @@ from federation.rules.hashes import encode_base64
 from federation.rules.room_versions import ROOM_VERSIONS
 from federation.rules.signing import (
     POLICY_KEY_ID,
+    KeyUnavailable,
     SignatureError,
     SigningKey,
     sign_json,
@@ -25,7 +26,8 @@ from federation.rules.signing import (
 )
 from federation.wire import xmatrix
 from federation.wire.http import HttpRequest
-from federation.wire.keyring import FREE_FETCHES, KeyRing, Notary
+from federation.wire.key_waits import FREE_FETCHES, GONE_MS
+from federation.wire.keyring import KeyRing, Notary
 from federation.wire.own_keys import OwnKeys
 from federation.wire.request_auth import RequestAuth
 from storage.tables.database import Database
@@ -48,11 +50,14 @@ class Ring:
         self.ring = self.made()
 
     def now(self) -> int:
+        return self.world.wall()
+
+    def steady(self) -> int:
         return self.world.now
 
     def made(self) -> KeyRing:
         notaries = [Notary("notary.example", {N.key_id: N.verify_key})]
-        return KeyRing(self.own, self.world.client, self.database, notaries, self.now)
+        return KeyRing(self.own, self.world.client, self.database, notaries, self.now, self.steady)
 
     def serve(self, host: str, document: Callable[[], Any]) -> None:
         self.world.http.on(host, 8448, lambda sent: answer(document()))
@@ -67,6 +72,14 @@ class Ring:
 
     def fetches(self, host: str) -> int:
         return sum(sent.target == (host, 8448) for sent in self.world.http.sent)
+
+
+def signed(version: str, ts: int, key: SigningKey = A) -> Event:
+    """An event of a.example."""
+    return build_event(
+        ROOM_VERSIONS[version], room_id="!r:a.example", sender="@u:a.example", type="m.x", content={}, depth=1,
+        prev_event_ids=[], auth_event_ids=[], origin_server_ts=ts, server_name="a.example", signing_key=key,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -102,6 +115,30 @@ async def test_unreachable_servers_are_not_asked_again_at_once(rings: Ring) -> N
     rings.world.now += 11_000
     await rings.ring.keys_for("a.example", [A.key_id])
     assert (first, rings.fetches("a.example")) == (1, 2)
+
+
+@pytest_twisted.ensureDeferred
+async def test_i15_a_wall_clock_that_is_set_changes_no_wait_for_keys(rings: Ring) -> None:
+    rings.world.wall_error_ms = 11 * 3_600_000
+    assert await rings.ring.keys_for("a.example", [A.key_id]) == {}
+    rings.world.wall_error_ms = 0
+    rings.world.now += 11_000
+    rings.serve("a.example", lambda: document(rings, A))
+    assert await rings.ring.keys_for("a.example", [A.key_id]) == {A.key_id: A.verify_key}
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_signature_of_who_does_not_answer_is_not_wrong_for_a_while(rings: Ring) -> None:
+    event = signed("10", rings.now())
+    (problem,) = await rings.ring.check_events([event])
+    assert isinstance(problem, KeyUnavailable)
+    rings.world.now += GONE_MS
+    (problem,) = await rings.ring.check_events([event])
+    assert type(problem) is SignatureError, "a server that has been silent for long is not waited for"
+    rings.serve("a.example", lambda: document(rings, B))
+    rings.world.now += 3_600_000
+    (problem,) = await rings.ring.check_events([event])
+    assert type(problem) is SignatureError, "it is there, and has no such key"
 
 
 @pytest_twisted.ensureDeferred
@@ -227,15 +264,8 @@ async def test_many_servers_are_one_question_to_a_notary(rings: Ring) -> None:
 @pytest_twisted.ensureDeferred
 async def test_events_by_the_validity_of_their_room_version(rings: Ring) -> None:
     rings.serve("a.example", lambda: document(rings, A, until=rings.now()))
-
-    def event(version: str, ts: int, key: SigningKey = A) -> Any:
-        return build_event(
-            ROOM_VERSIONS[version], room_id="!r:a.example", sender="@u:a.example", type="m.x", content={}, depth=1,
-            prev_event_ids=[], auth_event_ids=[], origin_server_ts=ts, server_name="a.example", signing_key=key,
-        )  # fmt: skip
-
     at = rings.now()
-    events = [event("4", at + 1), event("10", at), event("10", at + 1), event("10", at, B)]
+    events = [signed("4", at + 1), signed("10", at), signed("10", at + 1), signed("10", at, B)]
     found = await rings.ring.check_events(events)
     assert [problem is None for problem in found] == [True, True, False, False]
     await rings.ring.verify_event_signatures(events[1])
@@ -247,19 +277,7 @@ async def test_events_by_the_validity_of_their_room_version(rings: Ring) -> None
 async def test_nobody_is_asked_for_the_key_of_a_policy_server(rings: Ring) -> None:
     """It is in the room's state; where policy server and sender are one, its signature stands beside the sender's."""
     rings.serve("a.example", lambda: document(rings, A))
-    event = build_event(
-        ROOM_VERSIONS["10"],
-        room_id="!r:a.example",
-        sender="@u:a.example",
-        type="m.room.message",
-        content={},
-        depth=1,
-        prev_event_ids=[],
-        auth_event_ids=[],
-        origin_server_ts=rings.now(),
-        server_name="a.example",
-        signing_key=A,
-    )
+    event = signed("10", rings.now())
     pdu = with_signature(event.pdu, "a.example", POLICY_KEY_ID, "x" * 86)
     for _ in range(2):
         await rings.ring.verify_event_signatures(Event.from_pdu(pdu, event.version))
