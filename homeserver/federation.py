@@ -3,7 +3,6 @@
 Nobody but `main` uses this. It takes what exists without federation, and introduces the two to each other.
 """
 
-import secrets
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -143,7 +142,7 @@ class Federation:
             name, log, memberships, self.hosts, self.calls, reactor, self._steady_ms, chance.random
         )
         self.remote_keys = self.peer_keys.remote_keys
-        self.remote_inboxes = RemoteQueues(lambda: secrets.token_urlsafe(16), self._domains.permit)
+        self.remote_inboxes = RemoteQueues(lambda: f"{chance.getrandbits(128):032x}", self._domains.permit)
         self._request_auth = RequestAuth(name, self.keys, self._domains, self._life)
         limits = config.rc_federation
         self.limits = None if limits is None else PeerLimits(limits, reactor)

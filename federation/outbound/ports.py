@@ -1,6 +1,6 @@
 """What the queues need from the rest of the server."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 
@@ -20,10 +20,10 @@ class Hosts(Protocol):
     def servers(self, room_id: str) -> Mapping[str, int]:
         """Other servers with joined members in a room, and how many."""
 
-    def servers_of_user(self, user_id: str) -> set[str]:
+    def servers_of_user(self, user_id: str) -> Collection[str]:
         """Other servers that share a room with a user."""
 
-    def servers_met(self, user_id: str, room_id: str) -> set[str]:
+    def servers_met(self, user_id: str, room_id: str) -> Collection[str]:
         """Other servers in a room that share no other room with a user."""
 
     def our_users(self, room_id: str) -> Iterable[str]:

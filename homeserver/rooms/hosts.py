@@ -4,7 +4,7 @@ To be added to the feed behind `Memberships` and before whoever asks.
 """
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from federation.rules.ids import server_name_of
 from homeserver.rooms.memberships import Memberships
@@ -51,26 +51,27 @@ class Hosts:
         self.servers(room_id)
         return self._ours[room_id] > 0
 
-    def servers_of_user(self, user_id: str) -> set[str]:
+    def servers_of_user(self, user_id: str) -> Collection[str]:
         """Other servers that share a room with a user."""
-        found: set[str] = set()
+        found: dict[str, None] = {}
         for room_id in self._memberships.joined_rooms(user_id):
-            found.update(self.servers(room_id))
-        return found
+            found |= dict.fromkeys(self.servers(room_id))
+        return found.keys()
 
-    def servers_met(self, user_id: str, room_id: str) -> set[str]:
+    def servers_met(self, user_id: str, room_id: str) -> Collection[str]:
         """Other servers in a room that share no other room with a user."""
-        met = set(self.servers(room_id))
+        met = dict.fromkeys(self.servers(room_id))
         for other in self._memberships.joined_rooms(user_id) if met else ():
             if other != room_id:
-                met -= self.servers(other).keys()
-        return met
+                for server in met.keys() & self.servers(other).keys():
+                    del met[server]
+        return met.keys()
 
     def our_users(self, room_id: str) -> list[str]:
-        """Users of this server who are joined to a room."""
+        """Users of this server who are joined to a room, in order."""
         suffix = f":{self._server_name}"
         users = self._memberships.joined_users(room_id) if self.is_here(room_id) else ()
-        return [user_id for user_id in users if user_id.endswith(suffix)]
+        return sorted(user_id for user_id in users if user_id.endswith(suffix))
 
     def forget_room(self, room_id: str) -> None:
         """The room was deleted."""
