@@ -3,8 +3,8 @@ people who talk, whisper, redact, invite, ban, promote and change who may come i
 in every third somebody of a fourth server does, over the wire and in any weather. In the end everybody agrees on state,
 heads and timeline, and nothing that a client was told is sent was lost or doubled.
 
-A failing run prints its seed, with which it plays again. ``SEEDS`` says how many seeds the nightly run takes, ``FIRST_SEED`` where
-it begins.
+A failing run prints its seed, with which it plays again. ``SEEDS`` says how many seeds the nightly run takes, ``FIRST_SEED``
+where it begins.
 """
 
 import os
