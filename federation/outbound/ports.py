@@ -20,6 +20,9 @@ class Hosts(Protocol):
     def servers(self, room_id: str) -> Mapping[str, int]:
         """Other servers with joined members in a room, and how many."""
 
+    def joined_since(self, server: str, room_id: str) -> int:
+        """Position of the first of the memberships by which a server is in a room now; 0 if none is known."""
+
     def servers_of_user(self, user_id: str) -> Collection[str]:
         """Other servers that share a room with a user."""
 

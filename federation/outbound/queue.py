@@ -179,7 +179,9 @@ class Outbound:
     def _is_from_before(self, entry: Entry, server: str) -> bool:
         """Whether an event that is replayed is older than the server's part in the room."""
         since = rows.room_since(self._stream, server, entry.room_id)
-        return since is not None and entry.position < since
+        if since is None:  # nothing was sent to it from this room, or what says so was lost in a crash
+            since = self._hosts.joined_since(server, entry.room_id)
+        return entry.position < since
 
     def _relayed(self, entry: Entry) -> bool:
         """Whether an event of another server is ours to send on: it came in through send_join and the like."""

@@ -51,6 +51,12 @@ class Hosts:
         self.servers(room_id)
         return self._ours[room_id] > 0
 
+    def joined_since(self, server: str, room_id: str) -> int:
+        """Position of the first of the memberships by which a server is in a room now; 0 if none is known."""
+        users = (user_id for user_id in self._memberships.joined_users(room_id) if server_name_of(user_id) == server)
+        found = (self._memberships.membership(user_id, room_id) for user_id in users)
+        return min((record.position for record in found if record is not None), default=0)
+
     def servers_of_user(self, user_id: str) -> Collection[str]:
         """Other servers that share a room with a user."""
         found: dict[str, None] = {}

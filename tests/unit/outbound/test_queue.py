@@ -279,6 +279,29 @@ def test_what_is_replayed_after_a_kill_is_not_sent_to_who_came_later(world: Send
     assert set(again.peers.texts("two")) == {"after"}
 
 
+def test_what_came_before_a_server_is_not_replayed_to_it_when_nothing_was_sent_to_it_yet(world: Sending) -> None:
+    room = world.room("a")
+    world.say("a", room, "before")
+    world.comes("@r:two", room)
+    again = world.again(graceful=False)
+    again.settle(1)
+    assert again.peers.pdus("two") == []
+    again.say("a", room, "after")
+    again.settle(1)
+    assert again.peers.texts("two") == ["after"]
+
+
+def test_who_was_thrown_out_hears_of_it_in_a_replay(world: Sending) -> None:
+    room = world.room("a")
+    world.comes("@r:two", room)
+    world.peers.dead.add("two")
+    world.member(user_id("a"), "@r:two", room, "leave")
+    again = world.again(graceful=False)
+    again.peers.dead.clear()
+    again.settle(600)
+    assert [pdu["content"]["membership"] for pdu in again.peers.pdus("two")] == ["leave"]
+
+
 def test_to_device_messages_wait_in_the_log_and_go_once(world: Sending) -> None:
     world.peers.dead.add("one")
     ids = iter(["id1", "id2"])
