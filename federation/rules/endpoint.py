@@ -5,9 +5,12 @@ Specification: Appendices, "Server Name". Resolving a name into something to con
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 MAX_SERVER_NAME_BYTES = 255
+MAX_REMEMBERED = 4096
+"""Names whose parts are remembered: the same few servers stand in the ids of nearly all events."""
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _DNS_NAME = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*", re.ASCII)
@@ -37,8 +40,11 @@ def parse_server_name(name: str) -> ServerName | None:
     Empty DNS labels (``..``, a leading or trailing dot) are refused although the bare grammar lets them pass:
     such names neither resolve nor are fit for a path. So are ports that no socket has (0, 65536 and up).
     """
-    if not name or len(name) > MAX_SERVER_NAME_BYTES:
-        return None
+    return _parsed(name) if 0 < len(name) <= MAX_SERVER_NAME_BYTES else None
+
+
+@lru_cache(maxsize=MAX_REMEMBERED)
+def _parsed(name: str) -> ServerName | None:
     host, port = _split_port(name)
     if host is None:
         return None

@@ -8,10 +8,14 @@ be kept for as long as these two stay.
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from federation.rules.event import Event
 from federation.rules.room_versions import RoomVersion
+
+MAX_REMEMBERED = 64
+"""Pairs of events whose levels are remembered: many events in a row are judged by the same two."""
 
 INFINITE = math.inf
 """The level of a creator where the room version sets creators above every number."""
@@ -95,6 +99,7 @@ class PowerLevels:
         }
 
     @classmethod
+    @lru_cache(maxsize=MAX_REMEMBERED)
     def of(cls, create: Event, power_levels: Event | None, version: RoomVersion) -> "PowerLevels":
         """The levels that these two events give.
 

@@ -105,7 +105,7 @@ _REDACTION_V11 = replace(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RoomVersion:
     """The switches of one room version. The defaults are those of version 1."""
 

@@ -94,8 +94,7 @@ class TwistedHttp:
 
     async def request(self, request: HttpRequest, seconds: float, max_bytes: int) -> HttpAnswer:
         """See ``Http``."""
-        tls = self._tls.creator(request.tls_name)
-        endpoint = _Filtered(self._reactor, self._dns, self._addresses, request.target, tls)
+        endpoint = _Filtered(self._reactor, self._dns, self._addresses, self._tls, request)
         agent = Agent.usingEndpointFactory(self._reactor, _Fixed(endpoint), self._pool)
         # The pool keeps connections by this address: a connection is only used again for the name that its
         # certificate was checked against.
@@ -244,27 +243,28 @@ class _Filtered:
     """Resolves, filters, and connects to the first address that takes the connection."""
 
     def __init__(
-        self, reactor: Any, dns: Dns, addresses: AddressFilter, target: Target, creator: Any
+        self, reactor: Any, dns: Dns, addresses: AddressFilter, tls: TlsPolicy, request: HttpRequest
     ) -> None:
         self._reactor = reactor
         self._dns = dns
         self._addresses = addresses
-        self._target = target
-        self._creator = creator
+        self._tls = tls
+        self._request = request
 
     def connect(self, factory: Any) -> "Deferred[Any]":
         """Asked by the pool when it has no connection."""
         return Deferred.fromCoroutine(self._connect(factory))
 
     async def _connect(self, factory: Any) -> Any:
-        host, port = self._target
+        host, port = self._request.target
         permitted = await permitted_addresses(self._dns, self._addresses, host)
+        creator = self._tls.creator(self._request.tls_name)
         problem: Exception | None = None
         for address in permitted[:MAX_CONNECT_ADDRESSES]:
             kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
             endpoint = kind(self._reactor, address, port, timeout=CONNECT_SECONDS)
             try:
-                return await wrapClientTLS(self._creator, endpoint).connect(factory)
+                return await wrapClientTLS(creator, endpoint).connect(factory)
             except CancelledError:
                 raise
             except Exception as failure:

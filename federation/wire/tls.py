@@ -38,6 +38,8 @@ class TlsPolicy:
         self._unverified = ServerGlobs(unverified_names)
         authorities = [certificate for path in custom_ca_files for certificate in _certificates(path)]
         self._trust = trustRootFromCertificates(authorities) if authorities else platformTrust()
+        # One context for all connections whose other side is not looked at: there is nothing about a name in it.
+        self._blind = CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_2)
 
     def verifies(self, name: str) -> bool:
         """Whether a name's certificate is checked."""
@@ -52,20 +54,20 @@ class TlsPolicy:
                 trustRoot=self._trust,
                 extraCertificateOptions={"raiseMinimumTo": TLSVersion.TLSv1_2},
             )
-        return _Unverified(name)
+        return _Unverified(name, self._blind)
 
 
 @implementer(IOpenSSLClientConnectionCreator)
 class _Unverified:
     """Encrypts without knowing to whom."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, options: CertificateOptions) -> None:
         self._name = name
+        self._options = options
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """Asked by Twisted once for each connection."""
-        context = CertificateOptions(verify=False, raiseMinimumTo=TLSVersion.TLSv1_2).getContext()
-        connection = SSL.Connection(context, None)
+        connection = SSL.Connection(self._options.getContext(), None)
         try:
             ip_address(self._name)
         except ValueError:

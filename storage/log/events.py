@@ -47,6 +47,8 @@ _VERSION: Final = 1
 # lengths of event_id, room_id, device_id, txn_id, redacted_by
 _HEADER = struct.Struct(">BBBB QQqqq 12I 5H")
 _DEPTH_LIMIT: Final = BIAS - 1
+_NO_SEQ: Final = seq_key(0, OUTLIER_SEQ)[8:]
+"""How the id row of an outlier ends."""
 
 
 class NewEvent(msgspec.Struct, kw_only=True):
@@ -425,9 +427,7 @@ def event_by_id(view: View, event_id: str) -> EventRecord | None:
     key = view.get(EVENT_IDS, id_key)
     if key is None:
         return None
-    data = view.get(EVENTS, key)
-    if data is None:
-        data = view.get(OUTLIERS, id_key)
+    data = view.get(OUTLIERS, id_key) if key.endswith(_NO_SEQ) else view.get(EVENTS, key)
     return None if data is None else EventRecord(data)
 
 

@@ -105,7 +105,7 @@ class Connection:
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         content = b""
         if body is not None:
-            content = json.dumps(body).encode()
+            content = json.dumps(body, separators=(",", ":")).encode()  # as clients and servers write it
             lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
         elif method != "GET":
             lines.append("Content-Length: 0")

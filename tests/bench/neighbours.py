@@ -165,4 +165,4 @@ class Neighbours:
 
 
 def _json(value: object) -> tuple[int, list[bytes]]:
-    return 200, [json.dumps(value).encode()]
+    return 200, [json.dumps(value, separators=(",", ":")).encode()]

@@ -394,3 +394,12 @@ def test_wrong_signatures_are_refused_and_unknown_keys_skipped():
     ):
         with pytest.raises(SignatureError):
             verify_signed_json(obj, "a", keys)
+
+
+def test_levels_that_are_remembered_are_those_of_their_events():
+    version = room_version("10")
+    create = founded(version)
+    events = [make(version, "m.room.power_levels", {"users": {ALICE: level}}, state_key="") for level in (1, 2)]
+    found = [PowerLevels.of(create, event, version) for event in events * 2]
+    assert [levels.user(ALICE) for levels in found] == [1, 2, 1, 2]
+    assert found[0] is found[2], "read once"
