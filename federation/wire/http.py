@@ -1,51 +1,38 @@
 """HTTPS requests that are bounded in every direction: address, time, bytes. Everything outgoing on the wire uses it.
 
 The address filter is applied to the addresses that are then connected to, so that a name which resolves differently the
-next time gains nothing. Redirects are not followed here.
+next time gains nothing. Redirects are not followed here. Connections are kept and used again; see
+docs/decisions/0210-http-client.md.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
-from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.protocol import Protocol as TwistedProtocol
-from twisted.python.failure import Failure
-from twisted.web.client import (
-    Agent,
-    HTTPConnectionPool,
-    PartialDownloadError,
-    ResponseDone,
-    ResponseFailed,
-    ResponseNeverReceived,
-)
-from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
-from zope.interface import implementer
+from twisted.internet.protocol import Factory
 
 from federation.wire.addresses import AddressFilter
+from federation.wire.connections import Connection, Pool, Unheard
 from federation.wire.discovery import Target
 from federation.wire.dns import Dns, DnsFailure
+from federation.wire.http_answer import HttpAnswer, HttpFailure, TooLarge
 from federation.wire.tls import TlsPolicy, trouble
+
+__all__ = ["ConnectFailure", "Http", "HttpAnswer", "HttpFailure", "HttpRequest", "TooLarge", "TwistedHttp"]
 
 CONNECT_SECONDS = 10.0
 MAX_CONNECT_ADDRESSES = 4
 
-
-class HttpFailure(Exception):
-    """No usable answer; the message says why."""
+_PATH = re.compile(r"/[!-~]*")
+_BREAKS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\u0100-\U0010ffff]")
 
 
 class ConnectFailure(HttpFailure):
     """Not even connected: another target may be tried, nothing was sent."""
-
-
-class TooLarge(HttpFailure):
-    """More bytes than allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +48,6 @@ class HttpRequest:
     body: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """Status, header fields (names in lower case, the last of each name), body."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
 class Http(Protocol):
     """One request over TLS."""
 
@@ -78,7 +56,7 @@ class Http(Protocol):
 
 
 class TwistedHttp:
-    """HTTP/1.1 over a pool of connections that are kept alive."""
+    """HTTP/1.1 over connections that are kept alive."""
 
     def __init__(
         self, reactor: Any, dns: Dns, tls: TlsPolicy, addresses: AddressFilter, idle_seconds: float = 120.0
@@ -87,189 +65,68 @@ class TwistedHttp:
         self._dns = dns
         self._tls = tls
         self._addresses = addresses
-        self._pool = HTTPConnectionPool(reactor, persistent=True)
-        self._pool.maxPersistentPerHost = 4
-        self._pool.cachedConnectionTimeout = int(idle_seconds)
-        self._pool.retryAutomatically = False  # the second attempt below also covers PUT
+        self._pool = Pool(reactor, idle_seconds)
 
     async def request(self, request: HttpRequest, seconds: float, max_bytes: int) -> HttpAnswer:
         """See ``Http``."""
-        endpoint = _Filtered(self._reactor, self._dns, self._addresses, self._tls, request)
-        agent = Agent.usingEndpointFactory(self._reactor, _Fixed(endpoint), self._pool)
-        # The pool keeps connections by this address: a connection is only used again for the name that its
-        # certificate was checked against.
-        name = f"[{request.tls_name}]" if ":" in request.tls_name else request.tls_name
-        uri = f"https://{name}:{request.target.port}{request.path}".encode("ascii")
-        fields = Headers({"Host": [request.host_header], **{key: [value] for key, value in request.headers.items()}})
-        method = request.method.encode("ascii")
-        work = Deferred.fromCoroutine(_exchange(agent, method, uri, fields, request.body, max_bytes))
+        work = Deferred.fromCoroutine(self._exchange(request, max_bytes))
         try:
             return await work.addTimeout(seconds, self._reactor)
         except HttpFailure:
             raise
         except (TimeoutError, CancelledError):
             raise HttpFailure(f"no answer within {seconds:g} seconds") from None
-        except Exception as problem:  # the many exceptions of connections, TLS and HTTP parsing
-            if _was_cancelled(problem):
-                raise HttpFailure(f"no answer within {seconds:g} seconds") from None
+        except Exception as problem:  # the many exceptions of connections and TLS
             raise HttpFailure(_reason(problem)) from problem
 
-    def close(self) -> "Deferred[None]":
+    def close(self) -> "Deferred[Any]":
         """Close the connections that are kept."""
-        return self._pool.closeCachedConnections()
+        return self._pool.close()
 
+    async def _exchange(self, request: HttpRequest, max_bytes: int) -> HttpAnswer:
+        data = _bytes_of(request)
+        # A connection is only used again for the name that its certificate was checked against.
+        connection = self._pool.take((request.tls_name, request.target))
+        if connection is not None:
+            try:
+                return await connection.exchange(data, max_bytes)
+            except Unheard:
+                # The other side had just closed it. Every method of the Server-Server API but POST names what it does,
+                # so that doing it twice does it once.
+                if request.method == "POST":
+                    raise
+        connection = await self._connect(request.tls_name, request.target)
+        return await connection.exchange(data, max_bytes)
 
-async def _exchange(
-    agent: Agent, method: bytes, uri: bytes, fields: Headers, body: bytes | None, max_bytes: int
-) -> HttpAnswer:
-    producer = None if body is None else _Body(body)
-    try:
-        response = await agent.request(method, uri, fields, producer)
-    except ResponseNeverReceived as problem:
-        # A kept connection that the other side had just closed. Every method of the Server-Server API but POST
-        # names what it does, so that doing it twice does it once.
-        if method == b"POST" or not _nothing_received(problem):
-            raise
-        response = await agent.request(method, uri, fields, None if body is None else _Body(body))
-    length = response.length
-    if isinstance(length, int) and length > max_bytes:
-        response.deliverBody(_Discard())
-        raise TooLarge(f"an answer of {length} bytes, at most {max_bytes} are taken")
-    content = await _read(response, max_bytes)
-    headers = {
-        name.decode("latin-1").lower(): values[-1].decode("latin-1")
-        for name, values in response.headers.getAllRawHeaders()
-    }
-    return HttpAnswer(response.code, headers, content)
-
-
-def _nothing_received(problem: ResponseNeverReceived) -> bool:
-    return not any(reason.check(PartialDownloadError, CancelledError, TimeoutError) for reason in problem.reasons)
-
-
-def _was_cancelled(problem: Exception) -> bool:
-    """How the agent says that it was cancelled before the header of the answer was complete."""
-    return isinstance(problem, ResponseFailed) and any(one.check(CancelledError) for one in problem.reasons)
-
-
-def _read(response: Any, max_bytes: int) -> "Deferred[bytes]":
-    collector = _Collector(max_bytes)
-    response.deliverBody(collector)
-    return collector.done
-
-
-class _Collector(TwistedProtocol):
-    """Gathers a body up to a limit."""
-
-    def __init__(self, limit: int) -> None:
-        self._left = limit
-        self._chunks: list[bytes] = []
-        self.done: Deferred[bytes] = Deferred(lambda _: self._abort())
-
-    def dataReceived(self, data: bytes) -> None:
-        """A piece has come."""
-        self._left -= len(data)
-        if self._left >= 0:
-            self._chunks.append(data)
-            return
-        self._chunks.clear()
-        self._abort()
-        if not self.done.called:
-            self.done.errback(TooLarge("the answer is larger than allowed"))
-
-    def connectionLost(self, reason: Failure = Failure(ResponseDone())) -> None:  # noqa: B008
-        """The body has ended, or the connection has."""
-        if self.done.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(b"".join(self._chunks))
-        else:
-            self.done.errback(HttpFailure("the connection closed within the answer"))
-
-    def _abort(self) -> None:
-        if self.transport is not None:
-            transport: Any = self.transport
-            (getattr(transport, "abortConnection", None) or transport.loseConnection)()
-
-
-class _Discard(TwistedProtocol):
-    """Closes instead of reading."""
-
-    def connectionMade(self) -> None:
-        """Called at once."""
-        transport: Any = self.transport
-        (getattr(transport, "abortConnection", None) or transport.loseConnection)()
-
-
-@implementer(IBodyProducer)
-class _Body:
-    """A body in memory; knows its length, so that it is never sent in chunks."""
-
-    def __init__(self, body: bytes) -> None:
-        self.length = len(body)
-        self._body = body
-
-    def startProducing(self, consumer: Any) -> "Deferred[None]":
-        """Write everything."""
-        consumer.write(self._body)
-        done: Deferred[None] = Deferred()
-        done.callback(None)
-        return done
-
-    def pauseProducing(self) -> None:
-        """Too late."""
-
-    def resumeProducing(self) -> None:
-        """Nothing is left."""
-
-    def stopProducing(self) -> None:
-        """Nothing goes on."""
-
-
-@implementer(IAgentEndpointFactory)
-class _Fixed:
-    """Gives the agent the one endpoint that was made for the request."""
-
-    def __init__(self, endpoint: Any) -> None:
-        self._endpoint = endpoint
-
-    def endpointForURI(self, uri: Any) -> Any:
-        """Whatever the address says."""
-        return self._endpoint
-
-
-@implementer(IStreamClientEndpoint)
-class _Filtered:
-    """Resolves, filters, and connects to the first address that takes the connection."""
-
-    def __init__(
-        self, reactor: Any, dns: Dns, addresses: AddressFilter, tls: TlsPolicy, request: HttpRequest
-    ) -> None:
-        self._reactor = reactor
-        self._dns = dns
-        self._addresses = addresses
-        self._tls = tls
-        self._request = request
-
-    def connect(self, factory: Any) -> "Deferred[Any]":
-        """Asked by the pool when it has no connection."""
-        return Deferred.fromCoroutine(self._connect(factory))
-
-    async def _connect(self, factory: Any) -> Any:
-        host, port = self._request.target
+    async def _connect(self, tls_name: str, target: Target) -> Connection:
+        """Resolve, filter, and connect to the first address that takes the connection."""
+        host, port = target
         permitted = await permitted_addresses(self._dns, self._addresses, host)
-        creator = self._tls.creator(self._request.tls_name)
+        creator = self._tls.creator(tls_name)
+        factory = Factory.forProtocol(lambda: Connection(self._pool, (tls_name, target)))
+        factory.noisy = False
         problem: Exception | None = None
         for address in permitted[:MAX_CONNECT_ADDRESSES]:
             kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
             endpoint = kind(self._reactor, address, port, timeout=CONNECT_SECONDS)
             try:
-                return await wrapClientTLS(creator, endpoint).connect(factory)
+                return cast(Connection, await wrapClientTLS(creator, endpoint).connect(factory))
             except CancelledError:
                 raise
             except Exception as failure:
                 problem = failure
         raise ConnectFailure(f"cannot connect to {host} port {port}: {_reason(problem)}")
+
+
+def _bytes_of(request: HttpRequest) -> bytes:
+    """The request as it is sent. Raises HttpFailure when a part of it would end the line that it stands in."""
+    fields = {"Host": request.host_header, **request.headers}
+    if request.body is not None:
+        fields["Content-Length"] = str(len(request.body))
+    lines = [f"{request.method} {request.path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    if not _PATH.fullmatch(request.path) or any(map(_BREAKS.search, lines)):
+        raise HttpFailure("the request cannot be written as HTTP")
+    return "\r\n".join(lines).encode("latin-1") + (request.body or b"")
 
 
 async def permitted_addresses(dns: Dns, addresses: AddressFilter, host: str) -> list[str]:
@@ -291,9 +148,6 @@ async def permitted_addresses(dns: Dns, addresses: AddressFilter, host: str) -> 
 
 
 def _reason(problem: object) -> str:
-    reasons = getattr(problem, "reasons", None)
-    if reasons:
-        return ", ".join(_reason(getattr(reason, "value", reason)) for reason in reasons)
     if told := trouble(problem):
         return told
     text = str(problem).strip()

@@ -14,9 +14,12 @@ from cryptography.x509.oid import NameOID
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as installed
 from twisted.internet import ssl
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
 
 from federation.wire.addresses import AddressFilter
+from federation.wire.connections import MAX_KEPT
 from federation.wire.discovery import Target
 from federation.wire.http import ConnectFailure, HttpAnswer, HttpFailure, HttpRequest, TooLarge, TwistedHttp
 from federation.wire.tls import TlsPolicy
@@ -260,3 +263,79 @@ async def test_e01_an_early_end_or_garbage_is_a_failure(place: Place, reply: byt
     place.peer.reply = close
     with pytest.raises(HttpFailure):
         await place.get(place.http())
+
+
+@pytest.mark.parametrize("body", [None, b"{}"])
+@ensureDeferred
+async def test_a_kept_connection_that_was_just_closed_is_replaced(place: Place, body: bytes | None) -> None:
+    http = place.http()
+    await place.get(http)
+
+    def close_once(transport: Any) -> None:
+        place.peer.reply = lambda transport: transport.write(HELLO)
+        transport.abortConnection()
+
+    place.peer.reply = close_once
+    assert (await place.get(http, body=body)).status == 200
+    assert place.peer.accepted == 2
+
+
+@ensureDeferred
+async def test_a_post_is_not_sent_twice(place: Place) -> None:
+    http = place.http()
+    await place.get(http)
+    place.peer.reply = lambda transport: transport.abortConnection()
+    request = HttpRequest(Target("a.example", place.number), "a.example", "a.example", "POST", "/x", {}, b"{}")
+    with pytest.raises(HttpFailure):
+        await http.request(request, 10.0, 1000)
+    assert (place.peer.accepted, len(place.peer.heard)) == (1, 2)
+
+
+@ensureDeferred
+async def test_a_new_connection_that_is_closed_is_not_tried_again(place: Place) -> None:
+    place.peer.reply = lambda transport: transport.abortConnection()
+    with pytest.raises(HttpFailure):
+        await place.get(place.http())
+    assert place.peer.accepted == 1
+
+
+@pytest.mark.parametrize("more", [HELLO, b"x"])
+@ensureDeferred
+async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next(place: Place, more: bytes) -> None:
+    http = place.http()
+    place.peer.reply = lambda transport: transport.write(HELLO + more)
+    await place.get(http)
+    place.peer.reply = lambda transport: transport.write(HELLO.replace(b"{}", b"[]"))
+    assert (await place.get(http)).body == b"[]"
+    assert place.peer.accepted == 2
+
+
+@ensureDeferred
+async def test_idle_connections_are_closed_and_few_are_kept(place: Place) -> None:
+    http = TwistedHttp(reactor, place.dns, TlsPolicy(custom_ca_files=[place.ca]), AddressFilter(()), idle_seconds=0.3)
+    place.clients.append(http)
+    await gatherResults([Deferred.fromCoroutine(place.get(http)) for _ in range(MAX_KEPT + 2)])
+    assert place.peer.accepted == MAX_KEPT + 2
+    await _until(lambda: len(place.peer.open) == MAX_KEPT)
+    await _until(lambda: not place.peer.open)
+    assert (await place.get(http)).status == 200
+
+
+async def _until(fulfilled: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if fulfilled():
+            return
+        await deferLater(reactor, 0.01)
+    raise AssertionError("it does not come to that")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [("/a b", {}), ("/a\r\nX: 1", {}), ("/ä", {}), ("", {}), ("/a", {"X": "1\r\nY: 2"}), ("/a", {"X": "1\n"}), ("/a", {"X": "€"})],
+)
+@ensureDeferred
+async def test_no_part_of_a_request_ends_its_line(place: Place, path: str, fields: dict[str, str]) -> None:
+    request = HttpRequest(Target("a.example", place.number), "a.example", "a.example", "GET", path, fields)
+    with pytest.raises(HttpFailure, match="cannot be written"):
+        await place.http().request(request, 10.0, 1000)
+    assert place.peer.accepted == 0
