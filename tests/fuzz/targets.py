@@ -16,6 +16,7 @@ from federation.rules.redaction import redact
 from federation.rules.room_versions import ROOM_VERSIONS
 from federation.rules.signing import SigningKey
 from federation.wire import key_answers, well_known, xmatrix
+from federation.wire.http_answer import AnswerReader, HttpFailure
 from homeserver.sync.filters import parse_filter
 from homeserver.web import body
 from homeserver.web.call import parse_query
@@ -126,6 +127,26 @@ def authorization(data: bytes) -> None:
         assert ids.is_valid_server_name(one.origin) and ids.is_valid_key_id(one.key_id)
 
 
+def http_answer(data: bytes) -> None:
+    """What an answer is does not depend on the pieces in which it comes, of a size that the first byte says."""
+    size, data = 1 + (data[0] if data else 0), data[1:]
+    found = []
+    for step in (size, max(1, len(data))):
+        reader, answer = AnswerReader(1000), None
+        try:
+            for at in range(0, len(data), step):
+                answer = reader.feed(data[at : at + step])
+                if answer is not None:
+                    break
+            answer = answer or reader.ended()
+        except HttpFailure:
+            answer = None
+        found.append(answer)
+    for one in found:
+        assert one is None or (len(one.body) <= 1000 and 200 <= one.status < 600)
+    assert found[0] == found[1]
+
+
 def well_known_record(data: bytes) -> None:
     """A record that is read can be judged."""
     try:
@@ -205,6 +226,14 @@ TARGETS = {
         (
             xmatrix.build(KEY, "GET", "/_matrix/x", "a.example", "b.example").encode(),
             b'x-matrix origin=a.example:1, key="ed25519:a" , sig = "\\a", X-Matrix origin=a.example:1,key="ed25519:b",sig=a',
+        ),
+    ),
+    "http_answer": Target(
+        http_answer,
+        (
+            b"\x05HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX: y\r\n\r\n{}",
+            b"\x00HTTP/1.1 100 Go\r\n\r\nHTTP/1.0 404 No\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n",
+            b"\x63HTTP/1.1 502 Bad\r\nConnection: close\r\n\r\nbody",
         ),
     ),
     "well_known_record": Target(

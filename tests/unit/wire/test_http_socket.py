@@ -331,8 +331,11 @@ async def _until(fulfilled: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize(
     ("path", "fields"),
-    [("/a b", {}), ("/a\r\nX: 1", {}), ("/ä", {}), ("", {}), ("/a", {"X": "1\r\nY: 2"}), ("/a", {"X": "1\n"}), ("/a", {"X": "€"})],
-)
+    [
+        ("/a b", {}), ("/a\r\nX: 1", {}), ("/ä", {}), ("", {}),
+        ("/a", {"X": "1\r\nY: 2"}), ("/a", {"X": "1\n"}), ("/a", {"X": "€"}),
+    ],
+)  # fmt: skip
 @ensureDeferred
 async def test_no_part_of_a_request_ends_its_line(place: Place, path: str, fields: dict[str, str]) -> None:
     request = HttpRequest(Target("a.example", place.number), "a.example", "a.example", "GET", path, fields)
