@@ -24,7 +24,7 @@ from homeserver.rooms.told import ToldStates
 from storage.log import events as event_log
 from storage.log import rooms as room_log
 from storage.log.append import Kind
-from storage.log.partial_joins import PartialJoin, put_partial_join
+from storage.log.partial_joins import PartialJoin, given_up, put_partial_join
 
 
 class Enter:
@@ -128,6 +128,7 @@ class Enter:
                 return
             record = event_log.put_event(batch, room.meta.nid, seq, stored_form(join, before, after), note=note)
             self._rooms.remember(join)
+            unfinished = given_up(self._rooms.log, room.meta) if room.meta.partial_state else room.meta.unfinished
             room.meta = structs.replace(
                 self._current_state.adopt(batch, room, after, join, note, record.position),
                 last_seq=seq,
@@ -135,6 +136,7 @@ class Enter:
                 extremities=[(join.event_id, join.depth)],
                 backward_extremities=[*room.meta.backward_extremities[1 - MAX_BACKWARD :], join.event_id],
                 partial_state=partial is not None,
+                unfinished=unfinished,
             )
             if partial is not None:
                 put_partial_join(batch, partial)

@@ -98,7 +98,11 @@ class Gaps:
         room = self._rooms.get(room_id)
         heads = [event_id for event_id, _ in room.meta.extremities][:MISSING_LIMIT]
         pdus = await self._peers.missing_events(origin, room_id, heads, [event.event_id], MISSING_LIMIT, 0)
-        fetched = await self._checking.events(pdus[:MISSING_LIMIT], room.version, room_id)
+        pdus = pdus[:MISSING_LIMIT]
+        fetched = await self._checking.events(pdus, room.version, room_id)
+        if len(fetched) < len(pdus):
+            # What is past and what is between shows only in a chain that has no hole.
+            await self._wait_for_keys(pdus, room)
         fetched.pop(event.event_id, None)
         budget = [MAX_STATES]
         past = self._past(room.meta.backward_extremities, fetched)
@@ -110,7 +114,8 @@ class Gaps:
                 self._place.place(self._rooms.get(room_id), earlier, states).durable.addErrback(_ignore)
             except MatrixError:
                 continue
-        if before := [event_id for event_id in self._place.missing(event)[0] if event_id not in past]:
+        missing = [event_id for event_id in self._place.missing(event)[0] if event_id not in past]
+        if before := [event_id for event_id in missing if not self._place.is_here(room_id, event_id)]:
             # Whoever sends an event has what is right before it. Taking a state for it instead would let them choose one.
             raise MissingPredecessors(before)
         return await self._fetch_states(origin, room_id, event, budget)
@@ -209,9 +214,9 @@ class Gaps:
             raise MatrixError(502, "M_UNKNOWN", "No usable state was sent")
         return root
 
-    async def _wait_for_keys(self, refused: Sequence[Any], room: Room) -> None:
-        """MatrixError 503 if one of these events was refused only because its server's key cannot be had for the moment."""
-        for pdu in refused:
+    async def _wait_for_keys(self, pdus: Sequence[Any], room: Room) -> None:
+        """MatrixError 503 if one of these events is refused only because its server's key cannot be had for the moment."""
+        for pdu in pdus:
             try:
                 await self._checking.event(pdu, room.version, room.room_id)
             except KeyUnavailable as problem:

@@ -70,7 +70,7 @@ class History:
                 known = self._rooms.event(before)
                 if known is not None and known.room_id != room.room_id:
                     continue  # of another room: nobody has anything to tell that leads there
-                if self._states.after(room.room_id, before) is None:
+                if not self._states.is_here(room.room_id, before):
                     missing[before] = None
         return list(missing)[:MAX_STARTS]
 
@@ -78,7 +78,7 @@ class History:
         room = self._rooms.get(room_id)
         pdus = await self._peers.backfill(server, room_id, starts, limit)
         found = await self._checking.events(pdus[:limit], room.version, room_id)
-        new = {id_: event for id_, event in found.items() if self._states.after(room_id, id_) is None}
+        new = {id_: event for id_, event in found.items() if not self._states.is_here(room_id, id_)}
         connected = self._connected(new, starts)
         if not connected:
             return 0
@@ -97,7 +97,7 @@ class History:
         return reached
 
     async def _bottom_states(self, server: str, room_id: str, events: dict[str, Event]) -> dict[str, bytes]:
-        """The states before those events of which a predecessor neither came nor is here."""
+        """The states before those events of which a predecessor neither came nor is here with a whole state."""
         states: dict[str, bytes] = {}
         for event in events.values():
             unknown = [id_ for id_ in event.prev_event_ids if id_ not in events and self._states.after(room_id, id_) is None]
@@ -114,7 +114,7 @@ class History:
         try:
             for event in in_order(events.values(), by_predecessors=True):
                 before = self._before(batch, room, event, after, bottoms)
-                if before is None or self._states.after(room_id, event.event_id) is not None:
+                if before is None or self._states.is_here(room_id, event.event_id):
                     continue
                 if any(self._rooms.event(id_) is None for id_ in event.auth_event_ids):
                     continue
@@ -176,7 +176,7 @@ class History:
         for event_id in room.meta.backward_extremities:
             event = self._rooms.event(event_id)
             ids = () if event is None else event.prev_event_ids
-            if any(id_ not in after and self._states.after(room.room_id, id_) is None for id_ in ids):
+            if any(id_ not in after and not self._states.is_here(room.room_id, id_) for id_ in ids):
                 edges.append(event_id)
         edges += [event_id for event_id in bottoms if event_id in after]
         room.meta = structs.replace(

@@ -106,6 +106,9 @@ class Hosts:
         after = getattr(note, "membership", None) == "join"
         if counts is None or before == after:
             return
+        if server == self._server_name and after and not self._ours[room_id]:
+            self._forget(room_id)  # we come in: what was known of the room was known from an invite, or from another time
+            return
         if server == self._server_name:
             self._ours[room_id] += 1 if after else -1
             return

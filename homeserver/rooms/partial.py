@@ -23,7 +23,7 @@ from homeserver.rooms.replay import Replay
 from homeserver.rooms.room import Rooms
 from homeserver.rooms.state_at import States
 from storage.log import rooms as room_log
-from storage.log.partial_joins import PartialJoin, drop_partial_join, partial_join, partial_joins
+from storage.log.partial_joins import PartialJoin, drop_partial_join, given_up, partial_join, partial_joins
 
 AT_ONCE = 2
 """Rooms whose states are fetched at the same time: each may be hundreds of megabytes in memory."""
@@ -104,9 +104,11 @@ class PartialRooms:
         started = self._clock.seconds()
         pause = PAUSE
         while not self._stopped and partial_join(self._rooms.log, join.room_id) is not None:
-            if not any(True for _ in self._rooms.get(join.room_id).local_joined()):
-                await self._give_up(join.room_id)
-                break
+            if self._is_left(join.room_id):
+                await self._rooms.settled()  # those who hear of the leave are found by this join
+                if self._is_left(join.room_id):
+                    await self._give_up(join.room_id)
+                    break
             await self._slots.acquire()
             try:
                 replay = await self._attempt(join)
@@ -127,6 +129,9 @@ class PartialRooms:
             await deferLater(self._clock, pause)
             pause = min(2 * pause, MAX_PAUSE)
         self._over(join.room_id)
+
+    def _is_left(self, room_id: str) -> bool:
+        return not any(True for _ in self._rooms.get(room_id).local_joined())
 
     async def _attempt(self, join: PartialJoin) -> Replay | None:
         """Ask one server after the other; None when none of them had the state."""
@@ -165,6 +170,7 @@ class PartialRooms:
         """Everybody of this server has left: what is known of the room is all that there will be."""
         batch = self._rooms.log.begin()
         room = self._rooms.get(room_id)
+        room.meta.unfinished = given_up(self._rooms.log, room.meta)
         room.meta.partial_state = False
         room_log.put_room(batch, room.meta)
         drop_partial_join(batch, room_id)

@@ -94,6 +94,10 @@ class Place:
         cited = [event_id for event_id in event.auth_event_ids if rooms.event(event_id) is None]
         return before, cited
 
+    def is_here(self, room_id: str, event_id: str) -> bool:
+        """Whether an event has its place in a room, be its state known or not."""
+        return self._states.is_here(room_id, event_id)
+
     def place(
         self,
         room: Room,
@@ -287,10 +291,10 @@ class Place:
             follower = self._rooms.event(follower_id)
             if follower is not None and event.event_id in follower.prev_event_ids:
                 rest = [id_ for id_ in follower.prev_event_ids if id_ != event.event_id]
-                if all(self._states.after(room.room_id, id_) is not None for id_ in rest):
+                if all(self._states.is_here(room.room_id, id_) for id_ in rest):
                     continue
             kept.append(follower_id)
-        if states_after and any(self._states.after(room.room_id, id_) is None for id_ in event.prev_event_ids):
+        if states_after and not all(self._states.is_here(room.room_id, id_) for id_ in event.prev_event_ids):
             kept.append(event.event_id)
         return kept[-MAX_BACKWARD:]
 

@@ -56,12 +56,23 @@ class States:
     def after(self, room_id: str, event_id: str) -> bytes | None:
         """Root of the state after an event of a room; None when its place in the room's graph is not known.
 
-        So it is for an event of another room, too: whoever names one as a predecessor names nothing.
+        So it is for an event of another room, too: whoever names one as a predecessor names nothing. And for one whose
+        state never became whole (`RoomMeta.unfinished`).
         """
         record = event_log.event_by_id(self._rooms.log, event_id)
-        if record is None or not is_placed(record) or record.room_id != room_id:
+        if record is None or not is_placed(record) or record.room_id != room_id or self._is_unfinished(record):
             return None
         return record.state_after
+
+    def is_here(self, room_id: str, event_id: str) -> bool:
+        """Whether an event has its place in a room, be its state known or not."""
+        record = event_log.event_by_id(self._rooms.log, event_id)
+        return record is not None and is_placed(record) and record.room_id == room_id
+
+    def _is_unfinished(self, record: event_log.EventRecord) -> bool:
+        room = self._rooms.find(record.room_id)
+        spans = () if room is None or record.seq is None else room.meta.unfinished
+        return any(first <= (record.seq or 0) <= last for first, last in spans)
 
     def resolve(self, batch: Batch, room: Room, roots: Sequence[bytes]) -> bytes:
         """The resolution of several states of a room; its new nodes go into the batch."""

@@ -7,9 +7,13 @@ import msgspec
 
 from storage.log.append import Batch
 from storage.log.catalog import FOLLOWERS
+from storage.log.events import event_by_id
 from storage.log.keys import after_prefix, part, u64
+from storage.log.rooms import RoomMeta
 from storage.log.view import Snapshot, View
 
+MAX_UNFINISHED = 50
+"""Spans that are remembered of a room, the newest."""
 _PREFIX = part("partial_join")
 
 
@@ -35,6 +39,15 @@ def put_partial_join(batch: Batch, join: PartialJoin) -> None:
 def drop_partial_join(batch: Batch, room_id: str) -> None:
     """The state is complete, or nobody needs it any more."""
     batch.delete(FOLLOWERS, _PREFIX + part(room_id))
+
+
+def given_up(view: View, meta: RoomMeta) -> list[tuple[int, int]]:
+    """`RoomMeta.unfinished` of a room, once its join is given up whose state is not complete."""
+    join = partial_join(view, meta.room_id)
+    record = None if join is None else event_by_id(view, join.event_id)
+    if record is None or record.seq is None:
+        return meta.unfinished
+    return [*meta.unfinished, (record.seq, meta.last_seq)][-MAX_UNFINISHED:]
 
 
 def partial_join(view: View, room_id: str) -> PartialJoin | None:

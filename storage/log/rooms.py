@@ -44,6 +44,9 @@ class RoomMeta(msgspec.Struct, array_like=True, kw_only=True):
     """What is damaged; such a room is not served."""
     partial_state: bool = False
     federated: bool = True
+    unfinished: list[tuple[int, int]] = []
+    """First and last sequence numbers of what came while members were missing, and which they never came for: everybody
+    of this server had left before. The states of these events are not whole."""
 
 
 class MembershipRecord(msgspec.Struct, array_like=True, frozen=True):

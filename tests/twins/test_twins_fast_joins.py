@@ -136,6 +136,39 @@ def test_events_go_to_the_servers_that_were_named_until_the_members_are_known(
     assert dict(hosts.servers(room)) == {"a": 13, "c": 1}
 
 
+def test_the_servers_that_were_named_are_known_also_where_somebody_asked_before_the_join(
+    town: Town, a: Twin, b: Twin, room: str
+) -> None:
+    hosts = Hosts("b", b.memberships, told=b.federated.partial.servers_of)
+    b.feed.follow(hosts.follow)
+    b.feed.follow(lambda entries: [hosts.servers(room) for _ in entries])
+    hold(b)
+    b.join("bob", room, via=a)
+    assert set(hosts.servers(room)) == {"a", "c"}
+
+
+def test_what_was_said_in_a_stay_whose_state_never_became_whole_is_judged_by_a_whole_one(
+    town: Town, a: Twin, b: Twin, room: str
+) -> None:
+    """Without its members the state says that nobody who speaks is in the room."""
+    release = hold(b)
+    b.join("bob", room, via=a)
+    b.run(b.membership.leave(b.who("bob"), room, None))
+    said = a.say("alice", room, "to the end of a stay")
+    town.settle()
+    pass_time(town, MAX_PAUSE)
+    assert not partial(b, room) and b.knows(said) == "unknown"
+    release()
+    b.join("bob", room, via=a)
+    pass_time(town, MAX_PAUSE)
+    town.run(b.federated.history.fetch(room, 20))
+    assert b.knows(said) == "placed"
+    assert b.rooms.get(room).meta.unfinished == [(1, 2)]
+    a.say("alice", room, "after")
+    town.settle()
+    assert b.bodies(room)[-2:] == ["to the end of a stay", "after"] and b.state_of(room) == a.state_of(room)
+
+
 def test_i09_completion_goes_on_after_a_restart(town: Town, a: Twin, b: Twin, room: str) -> None:
     hold(b)
     b.join("bob", room, via=a)

@@ -334,6 +334,33 @@ def test_what_could_not_be_placed_is_tried_again_until_it_is(monkeypatch: pytest
     agree(room, a, b)
 
 
+def test_the_past_is_not_taken_for_what_is_new_because_of_a_hole_in_it() -> None:
+    """Behind an event whose key cannot be had for the moment it does not show that it is the past."""
+    town, a, b = two()
+    c = town.server("c")
+    room = a.create("alice")
+    c.join("carol", room, via=a)
+    town.settle()
+    before = a.say("alice", room, "before")
+    town.settle()
+    c.say("carol", room, "hole")
+    town.settle()
+    b.join("bob", room, via=a)
+    town.settle()
+    with unheard(town, b):
+        b.say("bob", room, "mine")
+    with unheard(town, a):
+        a.say("alice", room, "lost")
+    town.keyless.add("c")
+    a.say("alice", room, "found")
+    town.settle()
+    assert b.knows(before) == "unknown" and b.bodies(room) == ["mine"]
+    town.keyless.clear()
+    town.clock.advance(61)
+    town.settle()
+    assert b.knows(before) == "unknown" and b.bodies(room) == ["mine", "lost", "found"]
+
+
 def test_what_could_not_be_checked_for_the_moment_is_tried_again() -> None:
     town, a, b, room = together()
     town.keyless.add("a")
