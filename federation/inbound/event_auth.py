@@ -18,4 +18,4 @@ class EventAuthEndpoints:
 
     async def event_auth(self, request: PeerRequest) -> Any:
         """The auth chain."""
-        return self._rooms.event_auth(request.origin, request.params["roomId"], request.params["eventId"])
+        return await self._rooms.event_auth(request.origin, request.params["roomId"], request.params["eventId"])

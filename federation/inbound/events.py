@@ -31,11 +31,11 @@ class EventEndpoints:
 
     async def state(self, request: PeerRequest) -> Any:
         """The state before an event."""
-        return self._rooms.state(request.origin, request.params["roomId"], request.required("event_id"))
+        return await self._rooms.state(request.origin, request.params["roomId"], request.required("event_id"))
 
     async def state_ids(self, request: PeerRequest) -> Any:
         """The state before an event, as ids."""
-        return self._rooms.state_ids(request.origin, request.params["roomId"], request.required("event_id"))
+        return await self._rooms.state_ids(request.origin, request.params["roomId"], request.required("event_id"))
 
     async def timestamp_to_event(self, request: PeerRequest) -> Any:
         """The event closest to a time."""

@@ -37,13 +37,13 @@ class ReadsRooms(Protocol):
     def event(self, origin: str, event_id: str) -> dict[str, Any]:
         """One event."""
 
-    def event_auth(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
+    async def event_auth(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
         """The auth chain of an event."""
 
-    def state(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
+    async def state(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
         """The state before an event."""
 
-    def state_ids(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
+    async def state_ids(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
         """The same as ids."""
 
     def backfill(self, origin: str, room_id: str, event_ids: Sequence[str], limit: int) -> dict[str, Any]:

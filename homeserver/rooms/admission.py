@@ -46,7 +46,7 @@ class Admission:
         servers = sorted(self._servers.of(room))
         accepted = await self._resident.accept(origin, room_id, event_id, pdu, "join")
         record = accepted.record
-        answer = self._reading.entry(accepted.room, record.state_before, accepted.event, omit_members)
+        answer = await self._reading.entry(accepted.room, record.state_before, accepted.event, omit_members)
         answer["event"] = orjson.Fragment(bytes(record.pdu))
         answer["origin"] = self._rooms.server_name
         if omit_members:

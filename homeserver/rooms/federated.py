@@ -84,7 +84,7 @@ class FederatedRooms:
         self.enter = Enter(rooms, self.states, told, self.outliers, self.place, current_state)
         self.history = History(rooms, self.states, self.servers, self.checking, self.gaps, peers)
         self.moments = Moments(rooms, self.servers, self.history, peers)
-        self.reading = PeerReading(rooms, self.servers, PeerSight(), now_ms)
+        self.reading = PeerReading(rooms, self.servers, PeerSight(), now_ms, clock)
         self.resident = Resident(
             rooms, self.servers, self.states, self.checking, self.receive, membership, signing_key
         )

@@ -5,11 +5,15 @@ nothing of it, with the same refusal for rooms that do not exist; one that is ge
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from heapq import heappop, heappush
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from orjson import Fragment
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 
 from federation.rules.errors import MatrixError
 from federation.rules.event import Event
@@ -29,16 +33,21 @@ MAX_WALK = 2000
 """Events that one request walks over."""
 MAX_SCAN = 2000
 MAX_EDGES = 100_000
+PART = 500
+"""Events of a state or an auth chain that are read in one turn of the reactor, about four milliseconds."""
 
 
 class PeerReading:
-    """Reads for other servers. Every method is one turn over one snapshot."""
+    """Reads for other servers. What may be long, states and auth chains, is read a part at a time: events do not change."""
 
-    def __init__(self, rooms: Rooms, servers: Servers, sight: PeerSight, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, rooms: Rooms, servers: Servers, sight: PeerSight, now_ms: Callable[[], int], clock: IReactorTime
+    ) -> None:
         self._rooms = rooms
         self._servers = servers
         self._sight = sight
         self._now_ms = now_ms
+        self._clock: Any = clock
         self._edges: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     def _room(self, origin: str, room_id: str) -> Room:
@@ -87,52 +96,71 @@ class PeerReading:
             return False
         return self._sight.was_in(view, origin, room.meta.nid, record.state_after, ("join",))
 
-    def event_auth(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
+    async def event_auth(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
         """GET event_auth: the auth chain of an event."""
         room = self._room(origin, room_id)
         with self._rooms.log.snapshot() as view:
             record = event_log.event_by_id(view, event_id)
             if record is None or record.room_nid != room.meta.nid:
                 raise MatrixError(404, "M_NOT_FOUND", "Event not found")
-            chain = self.auth_chain(view, room.version, [event_id])
-            return {"auth_chain": [Fragment(pdu) for pdu in self._pdus(view, chain)]}
+        return {"auth_chain": _pdus(await self._stored(await self._auth_chain(room.version, [event_id])))}
 
     # -- states --------------------------------------------------------------------------------------------------------
 
-    def state(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
+    async def state(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
         """GET state: the state before an event as whole events, with its auth chain."""
         room = self._room(origin, room_id)
-        with self._rooms.log.snapshot() as view:
-            ids = self._state_ids(view, room, self._whole(room, self._record(view, room, event_id)).state_before)
-            chain = self.auth_chain(view, room.version, ids)
-            return {
-                "pdus": [Fragment(pdu) for pdu in self._pdus(view, ids)],
-                "auth_chain": [Fragment(pdu) for pdu in self._pdus(view, chain)],
-            }
+        ids = self._state_before(room, event_id)
+        chain = await self._stored(await self._auth_chain(room.version, ids))
+        return {"pdus": await self._whole_state(ids), "auth_chain": _pdus(chain)}
 
-    def state_ids(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
+    async def state_ids(self, origin: str, room_id: str, event_id: str) -> dict[str, Any]:
         """GET state_ids: the same as ids."""
         room = self._room(origin, room_id)
+        ids = self._state_before(room, event_id)
+        return {"pdu_ids": ids, "auth_chain_ids": await self._auth_chain(room.version, ids)}
+
+    def _state_before(self, room: Room, event_id: str) -> list[str]:
         with self._rooms.log.snapshot() as view:
-            ids = self._state_ids(view, room, self._whole(room, self._record(view, room, event_id)).state_before)
-            return {"pdu_ids": ids, "auth_chain_ids": list(self.auth_chain(view, room.version, ids))}
+            root = self._whole(room, self._record(view, room, event_id)).state_before
+            return [event_id for _, event_id in StateMap(view, room.meta.nid).items(root)] if root else []
 
-    def _state_ids(self, view: Snapshot, room: Room, root: bytes) -> list[str]:
-        return [event_id for _, event_id in StateMap(view, room.meta.nid).items(root)] if root else []
-
-    def auth_chain(self, view: Snapshot, version: RoomVersion, event_ids: Iterable[str]) -> Iterator[str]:
+    async def _auth_chain(self, version: RoomVersion, event_ids: Iterable[str]) -> list[str]:
         """Ids of all that some events cite, directly or through others; without the events themselves unless cited."""
-        seen: set[str] = set()
+        seen: dict[str, None] = {}
         stack = list(event_ids)
         walked = set(stack)
         while stack:
-            for cited in self._cited(view, version, stack.pop()):
-                if cited not in seen:
-                    seen.add(cited)
-                    yield cited
-                    if cited not in walked:
-                        walked.add(cited)
-                        stack.append(cited)
+            with self._rooms.log.snapshot() as view:
+                for _ in range(min(PART, len(stack))):
+                    for cited in self._cited(view, version, stack.pop()):
+                        if cited not in seen:
+                            seen[cited] = None
+                            if cited not in walked:
+                                walked.add(cited)
+                                stack.append(cited)
+            if stack:
+                await deferLater(self._clock, 0)
+        return list(seen)
+
+    async def _stored(self, event_ids: Collection[str]) -> list[tuple[int, bytes]]:
+        """Depth and PDU of those events that are stored."""
+        left = iter(event_ids)
+        stored: list[tuple[int, bytes]] = []
+        for start in range(0, len(event_ids), PART):
+            if start:
+                await deferLater(self._clock, 0)
+            with self._rooms.log.snapshot() as view:
+                records = (event_log.event_by_id(view, event_id) for event_id in islice(left, PART))
+                stored += ((record.depth, bytes(record.pdu)) for record in records if record is not None)
+        return stored
+
+    async def _whole_state(self, event_ids: Collection[str]) -> list[Fragment]:
+        """The events of a state. MatrixError 404 when the room goes away meanwhile: with one less it were another state."""
+        stored = await self._stored(event_ids)
+        if len(stored) < len(event_ids):
+            raise MatrixError(404, "M_NOT_FOUND", "The room is being deleted")
+        return _pdus(stored)
 
     def _cited(self, view: Snapshot, version: RoomVersion, event_id: str) -> tuple[str, ...]:
         edges = self._edges.get(event_id)
@@ -146,13 +174,7 @@ class PeerReading:
                 self._edges.popitem(last=False)
         return edges
 
-    def _pdus(self, view: Snapshot, event_ids: Iterable[str]) -> Iterator[bytes]:
-        for event_id in event_ids:
-            record = event_log.event_by_id(view, event_id)
-            if record is not None:
-                yield bytes(record.pdu)
-
-    def entry(self, room: Room, root: bytes, event: Event, omit_members: bool) -> dict[str, Any]:
+    async def entry(self, room: Room, root: bytes, event: Event, omit_members: bool) -> dict[str, Any]:
         """State and auth chain for who has just come in through ``event``, before which the state was ``root``.
 
         Server-Server API, send_join. With ``omit_members`` only those members are told that a room without a name is
@@ -168,17 +190,12 @@ class PeerReading:
                         told[event_id] = None
             else:
                 told = dict.fromkeys(event_id for _, event_id in states.items(root))
-            chain = self.auth_chain(view, room.version, [*told, event.event_id])
-            if omit_members:
-                chain = (event_id for event_id in chain if event_id not in told)
-            cited = [found for id_ in chain if (found := event_log.event_by_id(view, id_)) is not None]
-            cited.sort(key=lambda record: record.depth)  # so that each comes behind what it cites
-            answer: dict[str, Any] = {
-                "state": [Fragment(pdu) for pdu in self._pdus(view, told)],
-                "auth_chain": [Fragment(bytes(record.pdu)) for record in cited],
-                "members_omitted": omit_members,
-            }
-            return answer
+        chain = await self._auth_chain(room.version, [*told, event.event_id])
+        if omit_members:
+            chain = [event_id for event_id in chain if event_id not in told]
+        cited = await self._stored(chain)
+        cited.sort(key=itemgetter(0))  # so that each comes behind what it cites
+        return {"state": await self._whole_state(told), "auth_chain": _pdus(cited), "members_omitted": omit_members}
 
     def _heroes(self, view: Snapshot, states: StateMap, root: bytes, but: str) -> set[str]:
         """Up to five members whose names stand for the room's (Client-Server API, room summaries)."""
@@ -275,6 +292,10 @@ class PeerReading:
             "origin_server_ts": self._now_ms(),
             "pdus": [Fragment(pdu) for pdu in pdus],
         }
+
+
+def _pdus(stored: Iterable[tuple[int, bytes]]) -> list[Fragment]:
+    return [Fragment(pdu) for _, pdu in stored]
 
 
 def known_version(version_id: str) -> RoomVersion:
