@@ -191,7 +191,7 @@ class Gaps:
         """
         told = await self._peers.state_ids(origin, room_id, event_id)
         ids = [id_ for id_ in (*told.auth_chain[:MAX_CHAIN], *told.state[:MAX_STATE]) if isinstance(id_, str)]
-        unknown = list(dict.fromkeys(id_ for id_ in ids if self._rooms.event(id_) is None))
+        unknown = list(dict.fromkeys(id_ for id_ in ids if event_log.place_of(self._rooms.log, id_) is None))
         room = self._rooms.get(room_id)
         if len(unknown) <= MAX_SINGLE:
             pdus = {}
